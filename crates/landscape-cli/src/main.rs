@@ -1,0 +1,2 @@
+//! The `landscape` command.
+fn main() {}

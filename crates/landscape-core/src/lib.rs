@@ -1,0 +1,1 @@
+//! Geometry of weight space: control points, curves, planes, profiles, barriers, checkpoints.

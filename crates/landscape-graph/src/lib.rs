@@ -1,0 +1,1 @@
+//! Network architecture as data: ops, shapes, parameter names, cost, JSON.

@@ -1,0 +1,53 @@
+//! What can go wrong in a kernel call.
+
+/// The result of a kernel call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong in a kernel call.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A slice is shorter or longer than the shape beside it asks for.
+    #[error("`{op}`: `{operand}` must have {expected} elements, got {got}")]
+    Length {
+        /// The kernel that was called.
+        op: &'static str,
+        /// Which of its operands.
+        operand: &'static str,
+        /// Elements that the shape asks for.
+        expected: usize,
+        /// Elements that were given.
+        got: usize,
+    },
+    /// An attribute of the shape is out of its range.
+    #[error("`{op}`: {reason}")]
+    Shape {
+        /// The kernel that was called.
+        op: &'static str,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// A class label that is no class.
+    #[error("`{op}`: label {label} of row {row} must be below {n_classes}")]
+    Label {
+        /// The kernel that was called.
+        op: &'static str,
+        /// The row it stands in.
+        row: usize,
+        /// The label found.
+        label: u32,
+        /// How many classes there are.
+        n_classes: usize,
+    },
+    /// A device that this build has no kernels for.
+    #[error("device `{0}` is not built yet")]
+    NotBuilt(String),
+    /// A device name that cannot be read.
+    #[error("device must be `cpu` or `cuda:N`, got `{0}`")]
+    UnknownDevice(String),
+}
+
+/// Fails unless `got` elements are what the shape asks for.
+pub(crate) fn check_len(op: &'static str, operand: &'static str, expected: usize, got: usize) -> Result<()> {
+    if expected == got { Ok(()) } else { Err(Error::Length { op, operand, expected, got }) }
+}

@@ -1,0 +1,80 @@
+//! Matrix products on strided slices, by the `gemm` crate (AVX-512 where the processor has it).
+//!
+//! One call runs on one thread; callers cut the work themselves, by shape, so that bits never depend on the thread count.
+
+use crate::memory::{Accumulate, Real};
+
+/// A matrix inside a slice: element (i, j) stands at `offset + i·row_stride + j·col_stride`.
+#[derive(Debug, Clone, Copy)]
+pub struct Strides {
+    /// Distance from a row to the next.
+    pub row: usize,
+    /// Distance from a column to the next.
+    pub col: usize,
+}
+
+impl Strides {
+    /// Row-major with `n_cols` columns.
+    pub const fn row_major(n_cols: usize) -> Self {
+        Strides { row: n_cols, col: 1 }
+    }
+
+    /// The transpose of a row-major matrix whose rows have `n_cols` elements.
+    pub const fn transposed(n_cols: usize) -> Self {
+        Strides { row: 1, col: n_cols }
+    }
+}
+
+/// The sizes of a product: `[m, k] x [k, n] -> [m, n]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Dims {
+    /// Rows of the result.
+    pub m: usize,
+    /// Columns of the result.
+    pub n: usize,
+    /// The summed dimension.
+    pub k: usize,
+}
+
+/// c = a·b, or c += a·b, on the calling thread.
+///
+/// # Panics
+/// If a matrix reaches past the end of its slice.
+pub fn gemm<T: Real>(dims: Dims, a: (&[T], Strides), b: (&[T], Strides), c: (&mut [T], Strides), mode: Accumulate) {
+    let Dims { m, n, k } = dims;
+    if m == 0 || n == 0 {
+        return;
+    }
+    let reach = |s: Strides, rows: usize, cols: usize| (rows - 1) * s.row + (cols - 1) * s.col + 1;
+    assert!(c.0.len() >= reach(c.1, m, n), "result of a matrix product is too short");
+    if k > 0 {
+        assert!(a.0.len() >= reach(a.1, m, k), "left operand of a matrix product is too short");
+        assert!(b.0.len() >= reach(b.1, k, n), "right operand of a matrix product is too short");
+    }
+    let add = mode == Accumulate::Add;
+    // SAFETY: the three matrices lie inside their slices (asserted above), the destination is borrowed exclusively, and
+    // its elements are distinct because both strides come from row-major layouts.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.0.as_mut_ptr(),
+            c.1.col as isize,
+            c.1.row as isize,
+            add,
+            a.0.as_ptr(),
+            a.1.col as isize,
+            a.1.row as isize,
+            b.0.as_ptr(),
+            b.1.col as isize,
+            b.1.row as isize,
+            T::ONE,
+            T::ONE,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}

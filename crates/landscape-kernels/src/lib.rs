@@ -1,0 +1,19 @@
+//! Ops for neural networks that are correct and fast, forward and backward, as functions on slices with shapes beside them,
+//! and the weight-space kernels of mode connectivity: `blend`, `spread` and the optimiser step.
+//!
+//! Everything is generic over the sealed [`Real`] (`f32`, `f64`), takes [`View`]s of [`Memory`], and gives the same bits
+//! for any number of rayon threads: work is cut by shape alone and partial sums are added in a fixed order.
+//! Activations are channels last (`[n, h, w, c]`), matrices row-major.
+//!
+//! # When not to use it
+//! There is no autograd and no tensor type here; for those see candle. A graph of these ops is run by `landscape-network`.
+#![warn(missing_docs)]
+
+pub mod error;
+pub mod memory;
+
+pub mod gemm;
+pub mod parallel;
+
+pub use error::{Error, Result};
+pub use memory::{Accumulate, Device, Memory, Real, View, ViewMut};

@@ -1,0 +1,1 @@
+//! One training loop for endpoints, curves and simplexes; candle models by Bound.
