@@ -1,1 +1,30 @@
-//! Geometry of weight space: control points, curves, planes, profiles, barriers, checkpoints.
+//! Geometry of weight space: control points and the curves, planes and profiles between them; checkpoints and the files they
+//! come from; the seam ([`Objective`]) by which path algorithms know what they move through.
+//!
+//! Every point visited is a linear combination of K control points, w = Σ_k c_k θ_k; a [`Curve`] is a rule for the
+//! [`Coefficients`] c. [`ControlPoints::blend`] goes there and [`ControlPoints::spread`] brings a gradient back.
+#![warn(missing_docs)]
+
+pub mod error;
+pub mod seed;
+
+pub mod layout;
+pub mod params;
+pub mod coefficients;
+pub mod control;
+pub mod curve;
+
+pub mod tally;
+pub mod batch;
+pub mod objective;
+
+pub use batch::{Batches, Examples, Targets};
+pub use coefficients::Coefficients;
+pub use control::{ControlPoints, Row};
+pub use curve::Curve;
+pub use error::{Error, Result};
+pub use layout::{ParamLayout, TensorSpec};
+pub use objective::{Norm, NormRefresh, Objective, Pass, Stateful};
+pub use params::{Buffers, Flat};
+pub use seed::Seed;
+pub use tally::Tally;

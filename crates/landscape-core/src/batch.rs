@@ -1,0 +1,36 @@
+//! Examples as networks take them, and the source they come from.
+
+use crate::error::Result;
+
+/// What the examples of a batch should give.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Targets<T> {
+    /// A class label per example.
+    Classes(Vec<u32>),
+    /// `n_outputs` numbers per example.
+    Values(Vec<T>),
+}
+
+/// A batch: inputs in the outside's order (`[n, c, h, w]` or `[n, features]`, row-major) and their targets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Examples<T> {
+    /// The inputs.
+    pub inputs: Vec<T>,
+    /// How many examples.
+    pub n_examples: usize,
+    /// Their targets.
+    pub targets: Targets<T>,
+}
+
+/// A source of batches. A batch, its augmentation included, is a pure function of (seed, epoch, index).
+pub trait Batches {
+    /// What one batch is.
+    type Batch;
+    /// How many batches an epoch has.
+    fn n_batches(&self) -> usize;
+    /// Batch `idx` of `epoch`.
+    ///
+    /// # Errors
+    /// If there is no such batch or it cannot be made.
+    fn batch(&self, epoch: u64, idx: usize) -> Result<Self::Batch>;
+}

@@ -1,0 +1,131 @@
+//! K control points, each a row of P numbers with an allocation of its own, and the two operations on them.
+
+use crate::coefficients::Coefficients;
+use crate::error::{Error, Result};
+use crate::layout::ParamLayout;
+use crate::params::Flat;
+use landscape_kernels::{Accumulate, Real, View, blend};
+use std::sync::Arc;
+
+/// One control point: free rows are owned and move in training, frozen rows may be shared between many paths.
+#[derive(Debug, Clone)]
+pub enum Row<T> {
+    /// A row that training may change.
+    Free(Flat<T>),
+    /// A row that stays as it is.
+    Frozen(Arc<Flat<T>>),
+}
+
+impl<T: Real> Row<T> {
+    /// The point.
+    pub fn point(&self) -> &Flat<T> {
+        match self {
+            Row::Free(flat) => flat,
+            Row::Frozen(flat) => flat,
+        }
+    }
+}
+
+/// K control points θ_0 … θ_{K−1} of equal layout.
+#[derive(Debug, Clone)]
+pub struct ControlPoints<T> {
+    rows: Vec<Row<T>>,
+}
+
+impl<T: Real> ControlPoints<T> {
+    /// These rows.
+    ///
+    /// # Errors
+    /// If there are none, or their layouts differ (every difference is listed).
+    pub fn new(rows: Vec<Row<T>>) -> Result<Self> {
+        let Some(first) = rows.first() else {
+            return Err(Error::config("rows", "at least one control point", "none"));
+        };
+        for (k, row) in rows.iter().enumerate().skip(1) {
+            first.point().layout().check_same("control point 0", row.point().layout(), &format!("control point {k}"))?;
+        }
+        Ok(ControlPoints { rows })
+    }
+
+    /// One free row: ordinary training.
+    pub fn single(point: Flat<T>) -> Self {
+        ControlPoints { rows: vec![Row::Free(point)] }
+    }
+
+    /// K.
+    pub fn n_points(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The names and shapes.
+    pub fn layout(&self) -> &Arc<ParamLayout> {
+        self.rows[0].point().layout()
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> &[Row<T>] {
+        &self.rows
+    }
+
+    /// Control point k.
+    ///
+    /// # Panics
+    /// If there is no such point.
+    pub fn point(&self, k: usize) -> &Flat<T> {
+        self.rows[k].point()
+    }
+
+    /// Control point k to write, if it is free.
+    pub fn free_mut(&mut self, k: usize) -> Option<&mut Flat<T>> {
+        match self.rows.get_mut(k) {
+            Some(Row::Free(flat)) => Some(flat),
+            _ => None,
+        }
+    }
+
+    /// Whether control point k moves in training.
+    pub fn is_free(&self, k: usize) -> bool {
+        matches!(self.rows.get(k), Some(Row::Free(_)))
+    }
+
+    /// w = Σ_k c_k θ_k into `out`; with one-hot coefficients a copy, bit for bit.
+    ///
+    /// # Errors
+    /// If the number of coefficients or the length of `out` is wrong.
+    pub fn blend_into(&self, c: &Coefficients, out: &mut Flat<T>) -> Result<()> {
+        self.check_coefficients(c)?;
+        let rows: Vec<View<'_, T>> = self.rows.iter().map(|row| row.point().view()).collect();
+        Ok(blend::blend(c.as_slice(), &rows, out.view_mut())?)
+    }
+
+    /// The point w = Σ_k c_k θ_k.
+    ///
+    /// # Errors
+    /// If the number of coefficients is wrong.
+    pub fn blend(&self, c: &Coefficients) -> Result<Flat<T>> {
+        let mut out = Flat::zeros(self.layout(), &self.point(0).device());
+        self.blend_into(c, &mut out)?;
+        Ok(out)
+    }
+
+    /// ∂/∂θ_k = c_k·g for every row that has a gradient to write to.
+    ///
+    /// # Errors
+    /// If the number of coefficients or gradients, or a length, is wrong.
+    pub fn spread(&self, c: &Coefficients, g: &Flat<T>, into: &mut [Option<Flat<T>>], mode: Accumulate) -> Result<()> {
+        self.check_coefficients(c)?;
+        if into.len() != self.n_points() {
+            return Err(Error::config("into", format!("{} rows", self.n_points()), into.len()));
+        }
+        let mut rows: Vec<_> = into.iter_mut().map(|row| row.as_mut().map(Flat::view_mut)).collect();
+        Ok(blend::spread(c.as_slice(), g.view(), &mut rows, mode)?)
+    }
+
+    fn check_coefficients(&self, c: &Coefficients) -> Result<()> {
+        if c.n_points() == self.n_points() {
+            Ok(())
+        } else {
+            Err(Error::config("coefficients", format!("{} numbers", self.n_points()), c.n_points()))
+        }
+    }
+}
