@@ -3,6 +3,7 @@
 //! One call runs on one thread; callers cut the work themselves, by shape, so that bits never depend on the thread count.
 
 use crate::memory::{Accumulate, Real};
+use crate::simd::Level;
 
 /// A matrix inside a slice: element (i, j) stands at `offset + i·row_stride + j·col_stride`.
 #[derive(Debug, Clone, Copy)]
@@ -76,5 +77,20 @@ pub fn gemm<T: Real>(dims: Dims, a: (&[T], Strides), b: (&[T], Strides), c: (&mu
             false,
             gemm::Parallelism::None,
         );
+    }
+}
+
+/// The kernels that a matrix product chooses on this processor: `avx512`, `avx2` or `portable`.
+///
+/// Products round differently from one to another, so records of a run name it.
+///
+/// ```
+/// assert!(["avx512", "avx2", "portable"].contains(&landscape_kernels::gemm::kernel_path()));
+/// ```
+pub fn kernel_path() -> &'static str {
+    match crate::simd::level() {
+        Level::Avx512 => "avx512",
+        Level::Avx2 => "avx2",
+        Level::Portable => "portable",
     }
 }

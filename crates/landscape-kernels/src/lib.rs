@@ -14,6 +14,10 @@ pub mod memory;
 
 pub mod gemm;
 pub mod parallel;
+mod reduce;
+mod simd;
+
+pub mod batch_norm;
 
 pub use error::{Error, Result};
 pub use memory::{Accumulate, Device, Memory, Real, View, ViewMut};
