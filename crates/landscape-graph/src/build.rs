@@ -79,9 +79,7 @@ impl GraphBuilder {
     /// # Errors
     /// If the name is taken or unfit, an attribute is out of its range, or the shapes do not fit.
     pub fn push(&mut self, name: &str, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
-        let input = &self.nodes[0];
-        check_name(&input.name)?;
-        shape::check_input(&input.name, &input.shape)?;
+        self.check_input()?;
         check_name(name)?;
         if self.names.contains(name) {
             return Err(Error::DuplicateName { name: name.to_owned() });
@@ -214,7 +212,7 @@ impl GraphBuilder {
     /// # Errors
     /// If a node does not lead to the output, or the whole is too large.
     pub fn finish(self, output: NodeId) -> Result<Graph> {
-        shape::check_input(&self.nodes[0].name, &self.nodes[0].shape)?;
+        self.check_input()?;
         self.shape(output)?;
         let mut leads = vec![false; self.nodes.len()];
         leads[output.0] = true;
@@ -229,6 +227,12 @@ impl GraphBuilder {
         }
         let cost = cost::of_nodes(&self.nodes)?;
         Ok(Graph::of_checked(self.nodes, cost))
+    }
+
+    /// What [`GraphBuilder::new`] leaves open.
+    fn check_input(&self) -> Result<()> {
+        check_name(&self.nodes[0].name)?;
+        shape::check_input(&self.nodes[0].name, &self.nodes[0].shape)
     }
 }
 
