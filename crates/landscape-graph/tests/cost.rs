@@ -1,4 +1,5 @@
 //! Costs against the counts that torchvision publishes with its weights (`num_params`, `_ops` in 10⁹ multiply-adds).
+#![allow(clippy::unwrap_used)]
 
 use landscape_graph::{Bias, Conv2d, Graph, GraphBuilder, NodeId, Result};
 

@@ -1,4 +1,5 @@
 //! JSON: there and back, canonical, and nothing that is wrong gets in.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
