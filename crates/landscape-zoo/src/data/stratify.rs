@@ -1,6 +1,7 @@
 //! Which examples belong to a stratified part: counts by largest remainder, members by a seeded shuffle per class.
 
 use landscape_core::Seed;
+use std::collections::BTreeMap;
 
 /// Shares `total` among classes of sizes `counts`: floor(counts·total/n) each, and what is left one by one to the largest
 /// remainders, the lower class first among equals. `total` must not exceed the sum of `counts`.
@@ -17,12 +18,12 @@ pub(crate) fn largest_remainder(counts: &[usize], total: usize) -> Vec<usize> {
 
 /// `total` of the examples with these labels, ascending: of each class the first of a shuffle by `seed`'s child of that class.
 pub(crate) fn choose(labels: &[u32], total: usize, seed: Seed) -> Vec<usize> {
-    let mut members: Vec<Vec<usize>> = vec![Vec::new(); labels.iter().max().map_or(0, |&max| max as usize + 1)];
-    labels.iter().enumerate().for_each(|(idx, &label)| members[label as usize].push(idx));
-    let shares = largest_remainder(&members.iter().map(Vec::len).collect::<Vec<_>>(), total);
+    let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    labels.iter().enumerate().for_each(|(idx, &label)| members.entry(label).or_default().push(idx));
+    let shares = largest_remainder(&members.values().map(Vec::len).collect::<Vec<_>>(), total);
     let mut chosen = Vec::with_capacity(total);
-    for (class, (mut members, share)) in members.into_iter().zip(shares).enumerate() {
-        seed.child_idx(class as u64).stream().shuffle(&mut members);
+    for ((class, mut members), share) in members.into_iter().zip(shares) {
+        seed.child_idx(u64::from(class)).stream().shuffle(&mut members);
         chosen.extend_from_slice(&members[..share]);
     }
     chosen.sort_unstable();
