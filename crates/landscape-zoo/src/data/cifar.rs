@@ -160,7 +160,7 @@ mod tests {
         let refused = |name: &str, bytes: &[u8]| {
             let whole = std::fs::read(dir.path().join(name)).unwrap();
             std::fs::write(dir.path().join(name), bytes).unwrap();
-            let message = open_10(dir.path()).err().expect("refused").to_string();
+            let message = open_10(dir.path()).err().unwrap().to_string();
             std::fs::write(dir.path().join(name), whole).unwrap();
             assert!(message.contains(name), "{message}");
             message

@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     fn split(n: usize) -> Split {
-        let targets = SplitTargets::Classes((0..n).map(|i| u32::from(i % 4 == 0)).collect());
+        let targets = SplitTargets::Classes((0..n).map(|i| u32::from(i.is_multiple_of(4))).collect());
         Split { inputs: Inputs::F32((0..2 * n).map(|i| i as f32).collect()), n_examples: n, input_shape: vec![2], divisor: 1.0, targets }
     }
 
@@ -220,7 +220,7 @@ mod tests {
         let Inputs::F32(inputs) = &part.inputs else { panic!("numbers stay what they are") };
         for (pair, &label) in inputs.chunks(2).zip(labels) {
             let idx = pair[0] as usize / 2;
-            assert_eq!((pair[1] as usize, label), (2 * idx + 1, u32::from(idx % 4 == 0)), "inputs and labels stay together");
+            assert_eq!((pair[1] as usize, label), (2 * idx + 1, u32::from(idx.is_multiple_of(4))), "inputs and labels stay together");
         }
         assert!(inputs.chunks(2).is_sorted_by(|a, b| a[0] < b[0]));
         assert_eq!(part, whole.subset_stratified(0.1, Seed::new(1)).unwrap());
@@ -237,7 +237,7 @@ mod tests {
         let refused = |change: fn(&mut Split), n_classes| {
             let mut test = split(8);
             change(&mut test);
-            Dataset::new("own", n_classes, split(8), test).err().expect("refused").to_string()
+            Dataset::new("own", n_classes, split(8), test).err().unwrap().to_string()
         };
         assert!(Dataset::new("own", Some(2), split(8), split(5)).is_ok());
         assert!(refused(|_| (), Some(1)).contains("labels below 1"));

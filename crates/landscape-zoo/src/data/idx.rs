@@ -111,7 +111,7 @@ mod tests {
     }
 
     fn refused(file: &[u8], n_dims: u8) -> String {
-        parse(Path::new("some/file"), file, n_dims).err().expect("refused").to_string()
+        parse(Path::new("some/file"), file, n_dims).err().unwrap().to_string()
     }
 
     #[test]
@@ -156,7 +156,7 @@ mod tests {
     fn counts_and_labels_are_checked() {
         let paths = [Path::new("images"), Path::new("labels")];
         let images = idx(&[2, 1, 1], &[3, 4]);
-        let error = |labels: &[u8]| split(paths, [&images, labels]).err().expect("refused").to_string();
+        let error = |labels: &[u8]| split(paths, [&images, labels]).err().unwrap().to_string();
         assert!(error(&idx(&[3], &[0, 1, 2])).contains("expected 2 labels"));
         assert!(error(&idx(&[2], &[0, 10])).contains("label 10 at row 1"));
         assert!(split(paths, [&images, &idx(&[2], &[0, 9])]).is_ok());

@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn unknown_data_are_answered_with_what_is_known() {
         for spec in ["", "mnist", "mnist:", "imagenet:x", "digits:x", "Digits", ":"] {
-            let message = open(spec).err().expect("refused").to_string();
+            let message = open(spec).err().unwrap().to_string();
             assert!(message.contains(&format!("unknown data `{spec}`")) && message.contains("`npz:FILE`"), "{message}");
         }
     }
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn files_that_are_not_there_are_named() {
         for spec in ["mnist:no/such", "fashion:no/such", "cifar10:no/such", "cifar100:no/such", "npz:no/such"] {
-            assert!(open(spec).err().expect("refused").to_string().contains("no/such"));
+            assert!(open(spec).err().unwrap().to_string().contains("no/such"));
         }
     }
 }
