@@ -309,3 +309,141 @@ multiversion! {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::naive::batch_norm as naive;
+    use crate::naive::tools::{assert_close, bits, check_gradient, dot, on_pools, values};
+    use proptest::prelude::*;
+
+    const EPS: f64 = 1e-5;
+
+    fn shape(n_rows: usize, channels: usize) -> BatchNormShape {
+        BatchNormShape { n_rows, channels }
+    }
+
+    /// Mean, variance and the normalised values.
+    fn run<T: Real>(s: &BatchNormShape, x: &[T], weight: Option<&[T]>, bias: Option<&[T]>) -> [Vec<T>; 3] {
+        let (mut mean, mut var) = (vec![T::ZERO; s.channels], vec![T::ZERO; s.channels]);
+        statistics(s, x.into(), (&mut mean).into(), (&mut var).into()).unwrap();
+        let mut y = vec![T::ONE; x.len()];
+        let (weight, bias) = (weight.map(View::from), bias.map(View::from));
+        normalize(s, x.into(), (&mean).into(), (&var).into(), EPS, weight, bias, (&mut y).into()).unwrap();
+        [mean, var, y]
+    }
+
+    /// dx, dweight and dbias, added to 0.5.
+    fn gradients<T: Real>(s: &BatchNormShape, through: Through, x: &[T], mean: &[T], var: &[T], weight: &[T], dy: &[T]) -> [Vec<T>; 3] {
+        let half = |n| vec![T::from_f64(0.5); n];
+        let (mut dx, mut dw, mut db) = (half(x.len()), half(s.channels), half(s.channels));
+        let f = if through == Through::Batch { backward_batch } else { backward_stored };
+        let (weight, dw_view) = (Some(weight.into()), Some((&mut dw).into()));
+        let add = Accumulate::Add;
+        f(s, x.into(), mean.into(), var.into(), EPS, weight, dy.into(), (&mut dx).into(), add, dw_view, Some((&mut db).into()), add).unwrap();
+        [dx, dw, db]
+    }
+
+    fn matches_naive<T: Real>(s: &BatchNormShape, n_ulps: f64) {
+        let (x, w, b) = (values::<T>(s.n_elements(), 1), values::<T>(s.channels, 2), values::<T>(s.channels, 3));
+        let wide = |v: &[T]| v.iter().map(|v| v.to_f64()).collect::<Vec<_>>();
+        let [mean, var, y] = run(s, &x, Some(&w), Some(&b));
+        let (naive_mean, naive_var) = naive::statistics(s, &wide(&x));
+        let narrow = |v: Vec<f64>| v.into_iter().map(T::from_f64).collect::<Vec<_>>();
+        let naive_y = naive::normalize(s, &wide(&x), (&wide(&mean), &wide(&var)), EPS, Some(&wide(&w)), Some(&wide(&b)));
+        assert_close(&mean, &narrow(naive_mean), n_ulps);
+        assert_close(&var, &narrow(naive_var), n_ulps);
+        assert_close(&y, &narrow(naive_y), n_ulps);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn equals_naive(n in 2_usize..300, c in 1_usize..150) {
+            matches_naive::<f32>(&shape(n, c), 20.0);
+            matches_naive::<f64>(&shape(n, c), 200.0);
+        }
+    }
+
+    #[test]
+    fn equals_naive_over_many_splits() {
+        matches_naive::<f32>(&shape(20_011, 16), 20.0);
+        matches_naive::<f64>(&shape(20_011, 3), 2000.0);
+    }
+
+    #[test]
+    fn gradients_are_those_of_the_forward_pass() {
+        for s in [shape(7, 3), shape(2, 1), shape(50, 5)] {
+            let (x, w, b, g) = (values(s.n_elements(), 1), values(s.channels, 2), values(s.channels, 3), values(s.n_elements(), 4));
+            let [mean, var, _] = run(&s, &x, Some(&w), Some(&b));
+            let whole = |x: &[f64], w: &[f64], b: &[f64]| {
+                let (mean, var) = naive::statistics(&s, x);
+                dot(&naive::normalize(&s, x, (&mean, &var), EPS, Some(w), Some(b)), &g)
+            };
+            let minus_half = |v: Vec<f64>| v.iter().map(|v| v - 0.5).collect::<Vec<f64>>();
+            let [dx, dw, db] = gradients(&s, Through::Batch, &x, &mean, &var, &w, &g).map(minus_half);
+            // Two rows are normalised to about ±1 wherever they lie: the third derivative is large where they nearly meet.
+            if s.n_rows > 2 {
+                check_gradient(&x, &dx, |x| whole(x, &w, &b));
+            }
+            check_gradient(&w, &dw, |w| whole(&x, w, &b));
+            check_gradient(&b, &db, |b| whole(&x, &w, b));
+
+            let stored = |x: &[f64], w: &[f64], b: &[f64]| dot(&naive::normalize(&s, x, (&mean, &var), EPS, Some(w), Some(b)), &g);
+            let [dx, dw, db] = gradients(&s, Through::Stored, &x, &mean, &var, &w, &g).map(minus_half);
+            check_gradient(&x, &dx, |x| stored(x, &w, &b));
+            check_gradient(&w, &dw, |w| stored(&x, w, &b));
+            check_gradient(&b, &db, |b| stored(&x, &w, b));
+        }
+    }
+
+    #[test]
+    fn normalised_columns_have_mean_zero_and_variance_one() {
+        let s = shape(1000, 7);
+        let x: Vec<f32> = values::<f32>(s.n_elements(), 1).iter().map(|v| v * 3.0 + 1000.0).collect();
+        let [mean, _, y] = run(&s, &x, None, None);
+        let y: Vec<f64> = y.iter().map(|&v| f64::from(v)).collect();
+        let (y_mean, y_var) = naive::statistics(&s, &y);
+        assert!(mean.iter().all(|m| (m - 1000.0).abs() < 0.3));
+        assert!(y_mean.iter().all(|m| m.abs() < 1e-4), "{y_mean:?}");
+        assert!(y_var.iter().all(|v| (v - 1.0).abs() < 1e-4), "{y_var:?}");
+    }
+
+    #[test]
+    fn a_constant_column_has_variance_zero_and_nan_stays() {
+        let s = shape(777, 2);
+        let mut x = vec![0.1_f32; s.n_elements()];
+        let [mean, var, y] = run(&s, &x, None, None);
+        assert_eq!((mean, var), (vec![0.1; 2], vec![0.0; 2]));
+        assert!(y.iter().all(|&v| v == 0.0));
+        x[3] = f32::NAN;
+        let [mean, var, _] = run(&s, &x, None, None);
+        assert!(mean[1].is_nan() && var[1].is_nan() && var[0] == 0.0);
+    }
+
+    #[test]
+    fn threads_do_not_change_bits() {
+        let s = shape(9000, 24);
+        let (x, w, g) = (values::<f32>(s.n_elements(), 1), values::<f32>(s.channels, 2), values::<f32>(s.n_elements(), 4));
+        on_pools(|| {
+            let [mean, var, y] = run(&s, &x, Some(&w), None);
+            let [dx, dw, db] = gradients(&s, Through::Batch, &x, &mean, &var, &w, &g);
+            [mean, var, y, dx, dw, db].map(|v| bits(&v))
+        });
+    }
+
+    #[test]
+    fn wrong_lengths_and_no_rows_are_errors() {
+        let (mut mean, mut var) = ([0.0_f32; 2], [0.0_f32; 2]);
+        let err = statistics(&shape(2, 2), (&[0.0; 3][..]).into(), (&mut mean[..]).into(), (&mut var[..]).into()).unwrap_err();
+        assert_eq!(err.to_string(), "`batch_norm`: `x` must have 4 elements, got 3");
+        let err = statistics(&shape(0, 2), (&[][..]).into(), (&mut mean[..]).into(), (&mut var[..]).into()).unwrap_err();
+        assert_eq!(err.to_string(), "`batch_norm`: `n_rows` must be at least 1, got 0");
+        let (s, x, mut y) = (shape(2, 2), [0.0_f32; 4], [0.0_f32; 4]);
+        let short = Some((&x[..1]).into());
+        assert!(normalize(&s, (&x[..]).into(), (&mean[..]).into(), (&var[..]).into(), EPS, short, None, (&mut y[..]).into()).is_err());
+        assert!(normalize(&s, (&x[..]).into(), (&mean[..]).into(), (&var[..]).into(), EPS, None, short, (&mut y[..]).into()).is_err());
+        assert!(normalize(&s, (&x[..]).into(), (&mean[..]).into(), (&var[..1]).into(), EPS, None, None, (&mut y[..]).into()).is_err());
+    }
+}

@@ -52,22 +52,37 @@ pub fn gemm<T: Real>(dims: Dims, a: (&[T], Strides), b: (&[T], Strides), c: (&mu
         assert!(a.0.len() >= reach(a.1, m, k), "left operand of a matrix product is too short");
         assert!(b.0.len() >= reach(b.1, k, n), "right operand of a matrix product is too short");
     }
-    let add = mode == Accumulate::Add;
     // SAFETY: the three matrices lie inside their slices (asserted above), the destination is borrowed exclusively, and
     // its elements are distinct because both strides come from row-major layouts.
+    unsafe { product(dims, (a.0.as_ptr(), a.1), (b.0.as_ptr(), b.1), (c.0.as_mut_ptr(), c.1), mode) }
+}
+
+/// The product itself, on pointers.
+///
+/// # Safety
+/// Every element of `a` and `b` must be readable, every element of `c` writable and distinct, and nobody else may touch `c`'s.
+pub(crate) unsafe fn product<T: Real>(
+    dims: Dims,
+    a: (*const T, Strides),
+    b: (*const T, Strides),
+    c: (*mut T, Strides),
+    mode: Accumulate,
+) {
+    let add = mode == Accumulate::Add;
+    // SAFETY: the caller promises it.
     unsafe {
         gemm::gemm(
-            m,
-            n,
-            k,
-            c.0.as_mut_ptr(),
+            dims.m,
+            dims.n,
+            dims.k,
+            c.0,
             c.1.col as isize,
             c.1.row as isize,
             add,
-            a.0.as_ptr(),
+            a.0,
             a.1.col as isize,
             a.1.row as isize,
-            b.0.as_ptr(),
+            b.0,
             b.1.col as isize,
             b.1.row as isize,
             T::ONE,

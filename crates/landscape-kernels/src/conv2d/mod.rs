@@ -1,0 +1,173 @@
+//! Two-dimensional convolution on channels-last activations, forward and backward.
+//!
+//! Four ways to one result: matrix products on gathered columns (any shape, any scalar), the same without gathering for 1x1 kernels,
+//! loops over channels for depthwise kernels, and a direct AVX-512 kernel on padded images. Which one runs depends on the shape, the
+//! scalar and the instruction set, never on the number of threads or on timing.
+
+mod shape;
+mod pack;
+mod column;
+mod depthwise;
+mod direct;
+
+pub use pack::{pack_weight, unpack_gradient};
+pub use shape::Conv2dShape;
+
+use crate::error::{Error, Result, check_len};
+use crate::linear::store_column_sums;
+use crate::memory::{Accumulate, Real, View, ViewMut};
+use crate::parallel::for_each_chunk_mut;
+use shape::OP;
+
+/// y = x ∗ weight + bias (cross-correlation, as in PyTorch).
+///
+/// y[n, i, j, o] = bias[o] + Σ_{r, s, c} x[n, i·stride + r·dilation − padding, j·stride + s·dilation − padding, c] · weight[o, c, r, s].
+///
+/// # Shapes
+/// `x` `[n, h, w, in_channels]`, `packed` from [`pack_weight`], `bias` `[out_channels]`, `y` `[n, h′, w′, out_channels]`; `scratch`
+/// at least `scratch_len`, whatever it holds.
+///
+/// # Errors
+/// As [`Conv2dShape::check`]; [`Error::Length`] where an operand does not fit.
+///
+/// ```
+/// use landscape_kernels::conv2d::{Conv2dShape, forward, pack_weight};
+/// let shape = Conv2dShape {
+///     n: 1, in_channels: 1, in_size: [1, 3], out_channels: 1, kernel_size: [1, 2],
+///     stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1,
+/// };
+/// let (mut packed, mut y, mut scratch) = ([0.0; 2], [0.0; 2], vec![0.0; shape.scratch_len()]);
+/// pack_weight(&shape, (&[1.0, -1.0][..]).into(), (&mut packed[..]).into())?;
+/// forward(&shape, (&[1.0, 2.0, 5.0][..]).into(), (&packed[..]).into(), None, (&mut y[..]).into(), (&mut scratch).into())?;
+/// assert_eq!(y, [-1.0, -3.0]);
+/// # Ok::<(), landscape_kernels::Error>(())
+/// ```
+pub fn forward<T: Real>(
+    shape: &Conv2dShape,
+    x: View<'_, T>,
+    packed: View<'_, T>,
+    bias: Option<View<'_, T>>,
+    y: ViewMut<'_, T>,
+    scratch: ViewMut<'_, T>,
+) -> Result<()> {
+    check(shape, ("x", x.len()), packed.len(), ("y", y.len()), &scratch)?;
+    if let Some(bias) = bias {
+        check_len(OP, "bias", shape.out_channels, bias.len())?;
+    }
+    let (x, packed, bias, y, scratch) = (x.host(), packed.host(), bias.map(View::host), y.host(), scratch.host());
+    if shape.is_depthwise() {
+        depthwise::forward(shape, x, packed, bias, y);
+    } else if direct::applies::<T>(shape) {
+        direct::forward(shape, x, direct::Weights::Packed(packed), bias, y, Accumulate::Overwrite, scratch);
+    } else {
+        column::forward(shape, x, packed, bias, y, Accumulate::Overwrite, scratch);
+    }
+    Ok(())
+}
+
+/// The gradient of the input: each output gradient, spread over the taps it came from.
+///
+/// # Shapes
+/// As [`forward`]; `dy` like `y`, `dx` like `x`.
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward_input<T: Real>(
+    shape: &Conv2dShape,
+    packed: View<'_, T>,
+    dy: View<'_, T>,
+    dx: ViewMut<'_, T>,
+    mode: Accumulate,
+    scratch: ViewMut<'_, T>,
+) -> Result<()> {
+    check(shape, ("dx", dx.len()), packed.len(), ("dy", dy.len()), &scratch)?;
+    let (packed, dy, dx, scratch) = (packed.host(), dy.host(), dx.host(), scratch.host());
+    if shape.is_depthwise() {
+        depthwise::backward_input(shape, packed, dy, dx, mode);
+        return Ok(());
+    }
+    match shape.transposed().filter(|_| !shape.is_pointwise()) {
+        Some(transposed) if direct::applies::<T>(&transposed) => {
+            direct::forward(&transposed, dy, direct::Weights::Flipped(packed), None, dx, mode, scratch);
+        }
+        Some(transposed) => column::backward_input_stride_one(shape, &transposed, packed, dy, dx, mode, scratch),
+        None => column::backward_input(shape, packed, dy, dx, mode, scratch),
+    }
+    Ok(())
+}
+
+/// The gradients of the packed weight (always overwritten) and of the bias (by `mode`).
+///
+/// # Shapes
+/// As [`forward`]; `dpacked` like `packed` (bring it back by [`unpack_gradient`]), `dbias` like `bias`.
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward_weight<T: Real>(
+    shape: &Conv2dShape,
+    x: View<'_, T>,
+    dy: View<'_, T>,
+    dpacked: ViewMut<'_, T>,
+    dbias: Option<ViewMut<'_, T>>,
+    mode: Accumulate,
+    scratch: ViewMut<'_, T>,
+) -> Result<()> {
+    check(shape, ("x", x.len()), dpacked.len(), ("dy", dy.len()), &scratch)?;
+    let (x, dy, dpacked, scratch) = (x.host(), dy.host(), dpacked.host(), scratch.host());
+    if let Some(dbias) = dbias {
+        check_len(OP, "dbias", shape.out_channels, dbias.len())?;
+        store_column_sums(shape.out_channels, dy, dbias.host(), mode);
+    }
+    if shape.is_depthwise() {
+        depthwise::backward_weight(shape, x, dy, dpacked, scratch);
+    } else if direct::applies::<T>(shape) {
+        direct::backward_weight(shape, x, dy, dpacked, scratch);
+    } else {
+        column::backward_weight(shape, x, dy, dpacked, scratch);
+    }
+    Ok(())
+}
+
+/// Checks the shape and the operands that every function has.
+fn check<T: Real>(
+    shape: &Conv2dShape,
+    input: (&'static str, usize),
+    packed: usize,
+    output: (&'static str, usize),
+    scratch: &ViewMut<'_, T>,
+) -> Result<()> {
+    shape.check()?;
+    check_len(OP, input.0, shape.in_len(), input.1)?;
+    check_len(OP, "packed weight", shape.weight_len(), packed)?;
+    check_len(OP, output.0, shape.out_len(), output.1)?;
+    // One scratch memory serves many layers, so more than enough is fine.
+    if scratch.len() < shape.scratch_len() {
+        return Err(Error::Length { op: OP, operand: "scratch", expected: shape.scratch_len(), got: scratch.len() });
+    }
+    Ok(())
+}
+
+/// Adds up partial results that stand at the end of chunks of `scratch`, in order, into `out`.
+fn sum_partials<T: Real>(scratch: &[T], chunk: usize, n_partials: usize, out: &mut [T]) {
+    let len = out.len();
+    for_each_chunk_mut(out, 4096, |idx, out| {
+        for partial in 0..n_partials {
+            let start = (partial + 1) * chunk - len + idx * 4096;
+            let values = &scratch[start..start + out.len()];
+            if partial == 0 {
+                out.copy_from_slice(values);
+            } else {
+                out.iter_mut().zip(values).for_each(|(o, &v)| *o += v);
+            }
+        }
+    });
+}
+
+/// How many partial weight gradients are kept: at most `n_splits`, fewer for large weights, so that adding them up stays cheap.
+fn n_weight_partials(shape: &Conv2dShape, n_splits: usize) -> usize {
+    n_splits.min(((1 << 22) / shape.weight_len()).max(4))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
