@@ -1,5 +1,4 @@
 //! Linear, convolution and batch norm against PyTorch in f64, values in full, at odd sizes.
-#![allow(clippy::unwrap_used)]
 
 use anyhow::Result;
 use landscape_kernels::batch_norm::{self, BatchNormShape};
