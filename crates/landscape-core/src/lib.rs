@@ -13,15 +13,24 @@ pub mod params;
 pub mod coefficients;
 pub mod control;
 pub mod curve;
+pub mod init;
+pub mod gram;
+pub mod length;
+pub mod plane;
 
 pub mod tally;
 pub mod batch;
 pub mod objective;
 
+mod number;
+pub mod barrier;
+pub mod profile;
+pub mod toy;
+
 pub use batch::{Batches, Examples, Targets};
 pub use coefficients::Coefficients;
 pub use control::{ControlPoints, Row};
-pub use curve::Curve;
+pub use curve::{Bezier, Curve, CurveKind, PolyChain, Segment};
 pub use error::{Error, Result};
 pub use layout::{ParamLayout, TensorSpec};
 pub use objective::{Norm, NormRefresh, Objective, Pass, Stateful};
