@@ -12,12 +12,27 @@
 pub mod error;
 pub mod memory;
 
+mod check;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod naive;
+
 pub mod gemm;
 pub mod parallel;
 mod reduce;
 mod simd;
 
+pub mod linear;
+pub mod conv2d;
 pub mod batch_norm;
+pub mod activation;
+pub mod dropout;
+pub mod pool;
+pub mod shape;
+pub mod loss;
+
+pub mod blend;
+pub mod step;
 
 pub use error::{Error, Result};
 pub use memory::{Accumulate, Device, Memory, Real, View, ViewMut};

@@ -1,0 +1,285 @@
+//! The two linear maps between control points and the point: `blend` and its transpose `spread`, each one pass over memory.
+
+use crate::check::shape_error;
+use crate::error::{Result, check_len};
+use crate::memory::{Accumulate, Real, View, ViewMut};
+use crate::parallel::{CHUNK, for_each_chunk_mut};
+use crate::simd::multiversion;
+use rayon::prelude::*;
+
+/// Elements of the output that are finished before the next ones are begun, so that they stay in L1 when there are many rows.
+const TILE: usize = 2048;
+/// Rows added in one pass over a tile.
+const GROUP: usize = 4;
+
+/// w = Σ_k c_k θ_k.
+///
+/// Rows whose coefficient is zero are not read, so a NaN in them does not matter; a one-hot `c` copies its row bit for bit. The sum
+/// is taken in the order of k, in the type of the rows, with coefficients rounded to that type.
+///
+/// # Shapes
+/// `c` `[K]`; `rows` K times `[P]`; `out` `[P]`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if K is zero or the numbers of coefficients and rows differ, [`crate::Error::Length`] if a row is not as long as `out`.
+///
+/// # Complexity
+/// (K' + 1)·P elements of memory traffic, K' the number of coefficients that are not zero.
+///
+/// ```
+/// use landscape_kernels::{View, blend::blend};
+/// let (a, b, mut w) = ([0.0_f32, 2.0], [4.0_f32, 4.0], [0.0_f32; 2]);
+/// blend(&[0.75, 0.25], &[View::Host(&a), View::Host(&b)], (&mut w[..]).into())?;
+/// assert_eq!(w, [1.0, 2.5]);
+/// # Ok::<(), landscape_kernels::Error>(())
+/// ```
+pub fn blend<T: Real>(c: &[f64], rows: &[View<'_, T>], out: ViewMut<'_, T>) -> Result<()> {
+    check_counts("blend", c.len(), rows.len())?;
+    for row in rows {
+        check_len("blend", "row", out.len(), row.len())?;
+    }
+    let (c, rows): (Vec<f64>, Vec<&[T]>) = c.iter().zip(rows).filter(|(c, _)| **c != 0.0).map(|(c, row)| (*c, row.host())).unzip();
+    let out = out.host();
+    match c.as_slice() {
+        [] => out.fill(T::ZERO),
+        [1.0] => for_each_chunk_mut(out, CHUNK, |idx, out| out.copy_from_slice(&rows[0][idx * CHUNK..][..out.len()])),
+        _ => {
+            let c: Vec<T> = c.into_iter().map(T::from_f64).collect();
+            for_each_chunk_mut(out, CHUNK, |idx, out| blend_chunk(&c, &rows, idx * CHUNK, out));
+        }
+    }
+    Ok(())
+}
+
+/// ∂L/∂θ_k = c_k·g: the transpose of [`blend`], for every row that is there.
+///
+/// A row whose coefficient is zero gets exactly zero, also where `g` is NaN or infinite.
+///
+/// # Shapes
+/// `c` `[K]`; `g` `[P]`; `rows` K times `[P]` or nothing.
+///
+/// # Errors
+/// As [`blend`].
+///
+/// ```
+/// use landscape_kernels::{Accumulate, View, blend::spread};
+/// let (g, mut first) = ([2.0_f64, -4.0], [0.0_f64; 2]);
+/// spread(&[0.25, 0.75], View::Host(&g), &mut [Some((&mut first[..]).into()), None], Accumulate::Overwrite)?;
+/// assert_eq!(first, [0.5, -1.0]);
+/// # Ok::<(), landscape_kernels::Error>(())
+/// ```
+pub fn spread<T: Real>(c: &[f64], g: View<'_, T>, rows: &mut [Option<ViewMut<'_, T>>], mode: Accumulate) -> Result<()> {
+    check_counts("spread", c.len(), rows.len())?;
+    for row in rows.iter().flatten() {
+        check_len("spread", "row", g.len(), row.len())?;
+    }
+    let g = g.host();
+    // Chunk by chunk, with all the rows of a chunk together, so that `g` is read from memory once.
+    let mut chunks: Vec<Vec<(T, &mut [T])>> = g.chunks(CHUNK).map(|_| Vec::new()).collect();
+    for (&c, row) in c.iter().zip(rows) {
+        if let Some(row) = row {
+            for (chunk, piece) in chunks.iter_mut().zip(row.reborrow().host().chunks_mut(CHUNK)) {
+                chunk.push((T::from_f64(c), piece));
+            }
+        }
+    }
+    chunks.par_iter_mut().zip(g.par_chunks(CHUNK)).for_each(|(rows, g)| {
+        for (c, row) in rows {
+            match mode {
+                Accumulate::Overwrite if *c == T::ZERO => row.fill(T::ZERO),
+                Accumulate::Add if *c == T::ZERO => {}
+                _ => scale_into(*c, g, row, mode),
+            }
+        }
+    });
+    Ok(())
+}
+
+fn check_counts(op: &'static str, n_coefficients: usize, n_rows: usize) -> Result<()> {
+    if n_coefficients == 0 || n_coefficients != n_rows {
+        return Err(shape_error(op, format!("there must be as many rows as coefficients, at least 1, got {n_rows} and {n_coefficients}")));
+    }
+    Ok(())
+}
+
+fn blend_chunk<T: Real>(c: &[T], rows: &[&[T]], first: usize, out: &mut [T]) {
+    for (tile_idx, tile) in out.chunks_mut(TILE).enumerate() {
+        let start = first + tile_idx * TILE;
+        let mut mode = Accumulate::Overwrite;
+        for (c, rows) in c.chunks(GROUP).zip(rows.chunks(GROUP)) {
+            // No group has more than GROUP rows; the rest of the array is never read.
+            let mut pieces: [&[T]; GROUP] = [&[]; GROUP];
+            for (piece, row) in pieces.iter_mut().zip(rows) {
+                *piece = &row[start..start + tile.len()];
+            }
+            add_group(c, &pieces[..rows.len()], tile, mode);
+            mode = Accumulate::Add;
+        }
+    }
+}
+
+multiversion! {
+    fn add_group<T>(c: &[T], rows: &[&[T]], out: &mut [T], mode: Accumulate) {
+        match rows.len() {
+            1 => add_rows::<T, 1>(c, rows, out, mode),
+            2 => add_rows::<T, 2>(c, rows, out, mode),
+            3 => add_rows::<T, 3>(c, rows, out, mode),
+            _ => add_rows::<T, GROUP>(c, rows, out, mode),
+        }
+    }
+}
+
+#[inline(always)]
+fn add_rows<T: Real, const N: usize>(c: &[T], rows: &[&[T]], out: &mut [T], mode: Accumulate) {
+    let n = out.len();
+    let c: [T; N] = std::array::from_fn(|k| c[k]);
+    let rows: [&[T]; N] = std::array::from_fn(|k| &rows[k][..n]);
+    // The first term starts the sum: adding it to zero would turn -0 into 0.
+    match mode {
+        Accumulate::Overwrite => {
+            for i in 0..n {
+                let mut sum = c[0] * rows[0][i];
+                for k in 1..N {
+                    sum += c[k] * rows[k][i];
+                }
+                out[i] = sum;
+            }
+        }
+        Accumulate::Add => {
+            for i in 0..n {
+                let mut sum = out[i];
+                for k in 0..N {
+                    sum += c[k] * rows[k][i];
+                }
+                out[i] = sum;
+            }
+        }
+    }
+}
+
+multiversion! {
+    fn scale_into<T>(c: T, g: &[T], row: &mut [T], mode: Accumulate) {
+        match mode {
+            Accumulate::Overwrite => {
+                for (row, &g) in row.iter_mut().zip(g) {
+                    *row = c * g;
+                }
+            }
+            Accumulate::Add => {
+                for (row, &g) in row.iter_mut().zip(g) {
+                    *row += c * g;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::naive::blend as naive;
+    use crate::naive::tools::{LENGTHS, bits, on_pools, values};
+    use proptest::prelude::*;
+
+    fn coefficients(n_points: usize, seed: u64) -> Vec<f64> {
+        values::<f64>(n_points, seed).iter().enumerate().map(|(k, v)| if (seed + k as u64).is_multiple_of(5) { 0.0 } else { *v }).collect()
+    }
+
+    fn run<T: Real>(c: &[f64], rows: &[Vec<T>], n: usize) -> Vec<T> {
+        let mut out = vec![T::ONE; n];
+        let views: Vec<View<'_, T>> = rows.iter().map(View::from).collect();
+        blend(c, &views, (&mut out).into()).expect("lengths agree");
+        out
+    }
+
+    fn run_spread<T: Real>(c: &[f64], g: &[T], start: &[Option<Vec<T>>], mode: Accumulate) -> Vec<Option<Vec<T>>> {
+        let mut rows = start.to_vec();
+        let mut views: Vec<_> = rows.iter_mut().map(|row| row.as_mut().map(ViewMut::from)).collect();
+        spread(c, g.into(), &mut views, mode).expect("lengths agree");
+        rows
+    }
+
+    fn same_as_naive<T: Real>(n_points: usize, n: usize, seed: u64) {
+        let c = coefficients(n_points, seed);
+        let rows: Vec<Vec<T>> = (0..n_points).map(|k| values(n, seed + 1 + k as u64)).collect();
+        assert_eq!(bits(&run(&c, &rows, n)), bits(&naive::blend(&c, &rows, n)));
+        let start: Vec<Option<Vec<T>>> = rows.iter().enumerate().map(|(k, row)| (k % 3 != 1).then(|| row.clone())).collect();
+        let g: Vec<T> = values(n, seed + 99);
+        for mode in [Accumulate::Overwrite, Accumulate::Add] {
+            let (fast, slow) = (run_spread(&c, &g, &start, mode), naive::spread(&c, &g, &start, mode));
+            for (fast, slow) in fast.iter().zip(&slow) {
+                assert_eq!(fast.as_deref().map(bits), slow.as_deref().map(bits));
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn equals_naive_at_odd_sizes(n_points in 1_usize..33, n in prop::sample::select(LENGTHS.to_vec()), seed in 0_u64..1000) {
+            same_as_naive::<f32>(n_points, n, seed);
+            same_as_naive::<f64>(n_points, n, seed);
+        }
+    }
+
+    #[test]
+    fn one_hot_coefficients_copy_bits() {
+        // -0, subnormals, infinity and a NaN with a payload, beside rows full of NaN.
+        let row = vec![-0.0_f32, 0.0, f32::from_bits(1), f32::INFINITY, f32::from_bits(0x7fc0_1234), -1.5];
+        for n_points in [1, 2, 3, 4, 5, 32] {
+            for k in 0..n_points {
+                let mut rows = vec![vec![f32::NAN; row.len()]; n_points];
+                rows[k] = row.clone();
+                let mut c = vec![0.0; n_points];
+                c[k] = 1.0;
+                assert_eq!(bits(&run(&c, &rows, row.len())), bits(&row));
+            }
+        }
+        assert_eq!(run(&[0.0, 0.0], &[vec![f64::NAN], vec![1.0]], 1), [0.0]);
+    }
+
+    /// ⟨blend(c, θ), g⟩ = Σ_k ⟨θ_k, spread(c, g)_k⟩.
+    #[test]
+    fn spread_is_the_transpose_of_blend() {
+        for n_points in [1, 2, 3, 4, 6, 9] {
+            let n = 1000;
+            let c = values::<f64>(n_points, 3);
+            let rows: Vec<Vec<f64>> = (0..n_points).map(|k| values(n, 10 + k as u64)).collect();
+            let g = values::<f64>(n, 7);
+            let spread = run_spread(&c, &g, &vec![Some(vec![0.0; n]); n_points], Accumulate::Overwrite);
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let left = dot(&run(&c, &rows, n), &g);
+            let right: f64 = rows.iter().zip(spread.iter().flatten()).map(|(row, s)| dot(row, s)).sum();
+            assert!((left - right).abs() <= 1e-11 * n as f64, "{left} {right}");
+        }
+    }
+
+    #[test]
+    fn a_zero_coefficient_spreads_zero() {
+        let rows = run_spread(&[0.0, 1.0], &[f32::NAN, -1.0], &[Some(vec![5.0; 2]), None], Accumulate::Overwrite);
+        assert_eq!(bits(rows[0].as_deref().expect("a row")), bits(&[0.0, 0.0]));
+        let rows = run_spread(&[0.0], &[f32::NAN], &[Some(vec![5.0])], Accumulate::Add);
+        assert_eq!(rows[0].as_deref(), Some(&[5.0][..]));
+    }
+
+    #[test]
+    fn bits_do_not_depend_on_the_thread_count() {
+        let n = 3 * CHUNK + 17;
+        let rows: Vec<Vec<f32>> = (0..6).map(|k| values(n, k)).collect();
+        let c = values::<f64>(6, 8);
+        on_pools(|| bits(&run(&c, &rows, n)));
+        let start: Vec<Option<Vec<f32>>> = rows.iter().cloned().map(Some).collect();
+        on_pools(|| run_spread(&c, &rows[0], &start, Accumulate::Add).iter().flatten().map(|row| bits(row)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn wrong_lengths_are_errors() {
+        let (a, mut out) = ([1.0_f32; 3], [0.0_f32; 3]);
+        assert!(blend(&[1.0], &[View::Host(&a[..2])], (&mut out[..]).into()).is_err());
+        assert!(blend(&[1.0, 1.0], &[View::Host(&a)], (&mut out[..]).into()).is_err());
+        assert!(blend::<f32>(&[], &[], (&mut out[..]).into()).is_err());
+        assert!(spread(&[1.0], View::Host(&a[..2]), &mut [Some((&mut out[..]).into())], Accumulate::Add).is_err());
+        assert!(spread(&[1.0, 0.0], View::Host(&a), &mut [Some((&mut out[..]).into())], Accumulate::Add).is_err());
+        assert_eq!(out, [0.0; 3]);
+    }
+}
