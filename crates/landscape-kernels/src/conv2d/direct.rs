@@ -1,9 +1,9 @@
 //! Direct convolution for `f32` on AVX-512: no columns, only a copy of a few images with their zero border.
 //!
-//! A block of [`PIXELS`] output pixels times one or two vectors of 16 output channels stays in registers while all taps and input
+//! A block of 12 output pixels times one or two vectors of 16 output channels stays in registers while all taps and input
 //! channels pass: per input channel one load per vector and one broadcast per pixel. Pixels are found by a list of offsets, so any
 //! stride and dilation is the same loop, and blocks run across rows and images. The weight gradient is the same idea with the input
-//! channels in place of the pixels. Weights are reordered into blocks of at most [`INPUTS`] input channels that fit in the cache.
+//! channels in place of the pixels. Weights are reordered into blocks of at most 64 input channels, which fit in the cache.
 //!
 //! Each output is summed in one order (blocks of inputs, taps, inputs) wherever its pixel falls in a block, so bits depend on neither
 //! the batch nor the threads.

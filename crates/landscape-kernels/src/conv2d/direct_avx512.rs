@@ -4,10 +4,13 @@ use super::{Conv2dShape, Forward, LANES, Run, Start, block_width};
 use crate::simd::{Level, level};
 use std::arch::x86_64::*;
 
-/// Output pixels of a block beside two vectors: 24 of the 32 registers hold sums.
-const PIXELS_2: usize = 12;
-/// Output pixels of a block beside one vector.
-const PIXELS_1: usize = 24;
+/// Output pixels of a block: beside two vectors 24 of the 32 registers hold sums, and the pixels' addresses still fit in the other
+/// registers, which is why a block of one vector is no longer.
+const PIXELS: usize = 12;
+/// Rows of a block of the weight gradient; they are neighbours and need one address.
+const ROWS: usize = 12;
+/// The same beside one vector, where the run is a multiple of it.
+const LONG_ROWS: usize = 24;
 /// Steps of the summed dimension per turn of the inner loop.
 const UNROLL: usize = 4;
 
@@ -32,9 +35,9 @@ pub(super) fn forward(task: &Forward<'_>, padded: &[f32], y: &mut [f32]) {
             // above), `start` has a block's width, and stores are masked to the outputs that there are.
             unsafe {
                 if width == LANES {
-                    output_block::<PIXELS_1, 1>(padded, &task.offsets[..n_pixels], &inputs.runs, weights, start, y, task.s.out_channels, first);
+                    output_block::<PIXELS, 1>(padded, &task.offsets[..n_pixels], &inputs.runs, weights, start, y, task.s.out_channels, first);
                 } else {
-                    output_block::<PIXELS_2, 2>(padded, &task.offsets[..n_pixels], &inputs.runs, weights, start, y, task.s.out_channels, first);
+                    output_block::<PIXELS, 2>(padded, &task.offsets[..n_pixels], &inputs.runs, weights, start, y, task.s.out_channels, first);
                 }
             }
         }
@@ -132,7 +135,7 @@ pub(super) fn weight_gradient(s: &Conv2dShape, padded: &[f32], offsets: &[usize]
     assert!(level() == Level::Avx512, "the direct convolution needs AVX-512");
     let outputs = s.out_channels;
     let offsets = &offsets[..dy.len() / outputs];
-    let reach = runs.iter().map(|r| r.offset + r.len).max().unwrap_or(0) + PIXELS_1;
+    let reach = runs.iter().map(|r| r.offset + r.len).max().unwrap_or(0) + LONG_ROWS;
     let furthest = offsets.iter().max().copied().unwrap_or(0);
     assert!(padded.len() >= furthest + reach, "the padded images hold every tap of every pixel, and some more");
     assert!(partial.len() == runs.iter().map(|r| r.len).sum::<usize>() * outputs, "the partial gradient is as long as the weight");
@@ -142,11 +145,11 @@ pub(super) fn weight_gradient(s: &Conv2dShape, padded: &[f32], offsets: &[usize]
             // SAFETY: the processor has AVX-512; every read of `x` lies in `padded` and every stored row in `partial` (asserted above).
             unsafe {
                 if block_width(s) == 2 * LANES {
-                    gradient_block::<PIXELS_2, 2>(padded, offsets, *run, dy, outputs, first, row, partial);
-                } else if run.len % PIXELS_1 == 0 {
-                    gradient_block::<PIXELS_1, 1>(padded, offsets, *run, dy, outputs, first, row, partial);
+                    gradient_block::<ROWS, 2>(padded, offsets, *run, dy, outputs, first, row, partial);
+                } else if run.len % LONG_ROWS == 0 {
+                    gradient_block::<LONG_ROWS, 1>(padded, offsets, *run, dy, outputs, first, row, partial);
                 } else {
-                    gradient_block::<PIXELS_2, 1>(padded, offsets, *run, dy, outputs, first, row, partial);
+                    gradient_block::<ROWS, 1>(padded, offsets, *run, dy, outputs, first, row, partial);
                 }
             }
             row += run.len;
