@@ -1,2 +1,37 @@
-//! Tasks of the workspace.
-fn main() {}
+//! Tasks of the workspace, one file each; they shell out and never link our crates.
+
+mod check_demo;
+mod outside;
+mod reliability;
+mod shell;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tasks of the Landscape workspace")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build and run the packages of `tests/outside`, each of which uses one crate as a stranger would
+    Outside,
+    /// Fail unless a demo's JSON shows what the README promises
+    CheckDemo {
+        /// What `landscape demo --json` printed
+        json: PathBuf,
+    },
+    /// Ten pairs of digit networks (MLP and CNN) and three of MNIST: line against curve, into `docs/RESULTS.md`
+    Reliability(reliability::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().task {
+        Task::Outside => outside::run(),
+        Task::CheckDemo { json } => check_demo::run(&json),
+        Task::Reliability(args) => reliability::run(&args),
+    }
+}

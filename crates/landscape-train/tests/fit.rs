@@ -1,0 +1,198 @@
+//! The training loop on surfaces with known answers.
+#![allow(clippy::unwrap_used)]
+
+use landscape_core::curve::CurveKind;
+use landscape_core::init::BendInit;
+use landscape_core::toy::{FlatSurface, Quadratic, Surface, Toy};
+use landscape_core::{Batches, ControlPoints, Flat, Objective, Result, Seed};
+use landscape_train::{
+    Connect, Control, DecayOn, Endpoint, FitConfig, FitState, FreeEnds, Optimizer, Outcome, Schedule, UniformOn, fit, resume,
+};
+use std::path::Path;
+use std::sync::Arc;
+
+/// `n` times the one batch of an analytic surface.
+struct Units(usize);
+
+impl Batches for Units {
+    type Batch = ();
+    fn n_batches(&self) -> usize {
+        self.0
+    }
+    fn batch(&self, _epoch: u64, _idx: usize) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn config(epochs: u64, lr: f64) -> FitConfig {
+    FitConfig {
+        epochs,
+        optimizer: Optimizer::Sgd { lr, momentum: 0.0, nesterov: false },
+        schedule: Schedule::Constant,
+        weight_decay: 0.0,
+        decay_on: DecayOn::Point,
+    }
+}
+
+fn joining(curve: CurveKind, points: usize, fit: FitConfig) -> Connect {
+    Connect { curve, points, init: BendInit::Line, free_ends: FreeEnds::Neither, fit, seed: 0 }
+}
+
+fn no_random<T>(_: usize) -> Result<Flat<T>> {
+    unreachable!("only a random start draws")
+}
+
+/// Trains a three-point curve between two one-dimensional points; gives the bend.
+fn bend<S: Surface>(surface: S, curve: CurveKind, fit_config: &FitConfig, ends: [f64; 2], seed: u64) -> f64 {
+    let mut toy = Toy::<_, f64>::new(surface);
+    let ends: Vec<_> = ends.iter().map(|&end| Arc::new(toy.point(&[end]).unwrap())).collect();
+    let connect = joining(curve, 3, fit_config.clone());
+    let mut points = connect.control_points(&ends, &mut no_random).unwrap();
+    let path = connect.path(2).unwrap();
+    let mut state = FitState::new(&points, &fit_config.optimizer);
+    let (sampler, seed) = (UniformOn(path.as_ref()), Seed::new(seed));
+    fit(&mut toy, &mut points, &sampler, &Units(100), fit_config, seed, &mut state, &mut |_| Ok(Control::Continue)).unwrap();
+    points.point(1).to_vec()[0]
+}
+
+#[test]
+fn one_free_row_is_gradient_descent() {
+    let mut toy = Toy::<_, f64>::new(Quadratic::isotropic(vec![1.0, -2.0]));
+    let mut points = ControlPoints::single(toy.point(&[3.0, 4.0]).unwrap());
+    let config = config(5, 0.1);
+    let mut state = FitState::new(&points, &config.optimizer);
+    let outcome = fit(&mut toy, &mut points, &Endpoint, &Units(2), &config, Seed::new(0), &mut state, &mut |_| Ok(Control::Continue));
+    assert_eq!((outcome.unwrap(), state.step), (Outcome::Finished, 10));
+    // ½‖w − c‖² shrinks the distance by 1 − lr each step.
+    let factor = 0.9f64.powi(10);
+    for (w, expected) in points.point(0).to_vec().iter().zip([1.0 + 2.0 * factor, -2.0 + 6.0 * factor]) {
+        assert!((w - expected).abs() < 1e-12, "{w} {expected}");
+    }
+}
+
+#[test]
+fn the_stochastic_loop_finds_the_closed_form_bend_within_three_standard_errors() {
+    // The slow end of the schedule keeps the scatter of one run small.
+    let config = FitConfig { schedule: Schedule::Garipov2018, ..config(40, 0.3) };
+    let n_seeds = 24;
+    for (curve, share) in [(CurveKind::Bezier, 0.75), (CurveKind::PolyChain, 0.25)] {
+        let expected = 0.5 - share * (2.0 + 4.0 - 1.0);
+        let bends: Vec<f64> = (0..n_seeds).map(|seed| bend(Quadratic::isotropic(vec![0.5]), curve, &config, [2.0, 4.0], seed)).collect();
+        let mean = bends.iter().sum::<f64>() / n_seeds as f64;
+        let variance = bends.iter().map(|b| (b - mean).powi(2)).sum::<f64>() / (n_seeds - 1) as f64;
+        let error = (variance / n_seeds as f64).sqrt();
+        assert!(error < 0.05 && (mean - expected).abs() < 3.0 * error, "{curve:?}: {mean} ± {error}, expected {expected}");
+    }
+}
+
+#[test]
+fn decay_of_the_point_and_of_the_control_points_have_different_optima() {
+    // On a flat surface only the decay pulls: to −¾(w₀ + w₂) by the point's norm, to zero by the bend's own.
+    let flat = |decay_on| {
+        let config = FitConfig { weight_decay: 1.0, decay_on, schedule: Schedule::Garipov2018, ..config(60, 0.3) };
+        bend(FlatSurface { n_dims: 1 }, CurveKind::Bezier, &config, [2.0, 2.0], 1)
+    };
+    assert!((flat(DecayOn::Point) + 3.0).abs() < 0.2, "{}", flat(DecayOn::Point));
+    assert!(flat(DecayOn::ControlPoints).abs() < 1e-6);
+}
+
+#[test]
+fn a_run_that_goes_on_from_its_saved_state_has_the_bits_of_the_unbroken_one() {
+    for optimizer in [Optimizer::sgd(0.05), Optimizer::adam(0.05), Optimizer::adamw(0.05)] {
+        let fit_config = FitConfig { optimizer, weight_decay: 0.01, decay_on: DecayOn::ControlPoints, ..config(4, 0.1) };
+        let connect = joining(CurveKind::PolyChain, 4, fit_config.clone());
+        let path = connect.path(2).unwrap();
+        let train = |stop_at: u64, saved: Option<Vec<u8>>| {
+            let mut toy = Toy::<_, f32>::new(Quadratic::isotropic(vec![0.1, 0.2, 0.3]));
+            let ends = vec![Arc::new(toy.point(&[1.0, 2.0, 3.0]).unwrap()), Arc::new(toy.point(&[-1.0, 0.3, 5.0]).unwrap())];
+            let mut points = connect.control_points(&ends, &mut no_random).unwrap();
+            let mut state = FitState::new(&points, &optimizer);
+            let mut extra = serde_json::json!({"wall_seconds": 1.5});
+            if let Some(bytes) = saved {
+                let resumed = resume::from_bytes(&bytes, Path::new("state"), &mut points, &optimizer, None).unwrap();
+                (state, extra) = (resumed.state, resumed.extra);
+            }
+            fit(&mut toy, &mut points, &UniformOn(path.as_ref()), &Units(5), &fit_config, Seed::new(9), &mut state, &mut |m| {
+                Ok(if m.report.progress.step >= stop_at { Control::Stop } else { Control::Continue })
+            })
+            .unwrap();
+            let bytes = resume::to_bytes(&points, &state, None, &extra).unwrap();
+            (bytes, points.point(1).to_vec(), points.point(2).to_vec())
+        };
+        let unbroken = train(u64::MAX, None);
+        for stop_at in [1, 7, 19] {
+            let (saved, ..) = train(stop_at, None);
+            assert_eq!(train(u64::MAX, Some(saved)), unbroken, "{optimizer:?} stopped at {stop_at}");
+        }
+    }
+}
+
+#[test]
+fn a_state_of_something_else_is_refused() {
+    let toy = Toy::<_, f32>::new(Quadratic::isotropic(vec![0.0, 0.0]));
+    let optimizer = Optimizer::sgd(0.1);
+    let mut points = ControlPoints::single(toy.point(&[1.0, 2.0]).unwrap());
+    let state = FitState::new(&points, &optimizer);
+    let bytes = resume::to_bytes(&points, &state, None, &serde_json::Value::Null).unwrap();
+    let path = Path::new("state.safetensors");
+    assert!(resume::from_bytes(&bytes, path, &mut points, &optimizer, None).is_ok());
+    let wrong = |bytes: &[u8], points: &mut ControlPoints<f32>, optimizer: &Optimizer| {
+        resume::from_bytes(bytes, path, points, optimizer, None).unwrap_err().to_string()
+    };
+    assert!(wrong(&bytes, &mut points, &Optimizer::adam(0.1)).contains("`moment.0.1`"));
+    let larger = Toy::<_, f32>::new(Quadratic::isotropic(vec![0.0; 3]));
+    let mut other = ControlPoints::single(larger.point(&[1.0; 3]).unwrap());
+    assert!(wrong(&bytes, &mut other, &optimizer).contains("`row.0` must be 3 numbers"));
+    for cut in 0..bytes.len() {
+        assert!(wrong(&bytes[..cut], &mut points, &optimizer).contains("state.safetensors"));
+    }
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x55;
+        // Any answer but a panic: some bytes are numbers, and every number is a state.
+        let _ = resume::from_bytes(&changed, path, &mut points, &optimizer, None);
+    }
+}
+
+#[test]
+fn options_out_of_range_name_the_field() {
+    let good = config(1, 0.1);
+    good.check().unwrap();
+    for (bad, field) in [
+        (FitConfig { epochs: 0, ..good.clone() }, "epochs"),
+        (FitConfig { weight_decay: -1.0, ..good.clone() }, "weight_decay"),
+        (FitConfig { optimizer: Optimizer::sgd(f64::NAN), ..good.clone() }, "lr"),
+        (FitConfig { optimizer: Optimizer::Adam { lr: 0.1, betas: [1.0, 0.9], eps: 0.0 }, ..good.clone() }, "betas"),
+        (FitConfig { optimizer: Optimizer::Sgd { lr: 0.1, momentum: 0.0, nesterov: true }, ..good.clone() }, "momentum"),
+    ] {
+        assert!(bad.check().unwrap_err().to_string().contains(field));
+    }
+    let connect = joining(CurveKind::Bezier, 1, good);
+    assert!(connect.path(2).err().unwrap().to_string().contains("at least 2"));
+    assert!(joining(CurveKind::Bezier, 3, config(1, 0.1)).path(1).is_err());
+}
+
+#[test]
+fn a_chain_shares_its_inner_endpoints_and_frees_only_its_outer_ends() {
+    let toy = Toy::<_, f64>::new(Quadratic::isotropic(vec![0.0]));
+    let three: Vec<_> = [1.0, 2.0, 4.0].iter().map(|&v| Arc::new(toy.point(&[v]).unwrap())).collect();
+    let connect = Connect { free_ends: FreeEnds::Start, ..joining(CurveKind::Bezier, 4, config(1, 0.1)) };
+    let points = connect.control_points(&three, &mut no_random).unwrap();
+    let values: Vec<f64> = points.rows().iter().map(|row| row.point().to_vec()[0]).collect();
+    let expected = [1.0, 4.0 / 3.0, 5.0 / 3.0, 2.0, 2.0 + 2.0 / 3.0, 2.0 + 4.0 / 3.0, 4.0];
+    assert!(values.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{values:?}");
+    let free: Vec<bool> = (0..7).map(|k| points.is_free(k)).collect();
+    assert_eq!(free, [true, true, true, false, true, true, false]);
+    assert_eq!(connect.path(3).unwrap().n_points(), 7);
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_with_its_step() {
+    let mut toy = Toy::<_, f64>::new(Quadratic::isotropic(vec![0.0]));
+    let mut points = ControlPoints::single(toy.point(&[1.0]).unwrap());
+    let diverging = config(1, 1e200);
+    let mut state = FitState::new(&points, &diverging.optimizer);
+    let result = fit(&mut toy, &mut points, &Endpoint, &Units(9), &diverging, Seed::new(0), &mut state, &mut |_| Ok(Control::Continue));
+    let message = result.unwrap_err().to_string();
+    assert!(message.contains("diverged at step") && toy.weights().layout().n_elements() == 1, "{message}");
+}

@@ -1,0 +1,197 @@
+//! How often it works: pairs of seeds fixed beforehand, failures stay in the table.
+
+use crate::shell;
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only this suite: `digits-mlp`, `digits-cnn` or `mnist-mlp`
+    #[arg(long)]
+    suite: Option<String>,
+    /// The folder with MNIST's files
+    #[arg(long, default_value = "../shared/data/mnist")]
+    mnist: PathBuf,
+    /// Where runs are kept while it works
+    #[arg(long, default_value = "target/reliability")]
+    work: PathBuf,
+}
+
+struct Suite {
+    name: &'static str,
+    title: &'static str,
+    n_pairs: u64,
+    data: String,
+    train: &'static [&'static str],
+    connect: &'static [&'static str],
+}
+
+/// Runs the suites, keeps their rows in `docs/results/*.json` and puts the tables into `docs/RESULTS.md`.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let root = shell::root();
+    shell::run(Command::new("cargo").args(["build", "--release", "--locked", "-p", "landscape-cli"]).current_dir(&root))?;
+    let binary = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("release/landscape");
+    let suites = [
+        Suite {
+            name: "digits-mlp",
+            title: "Digits, MLP 64-256-256-10",
+            n_pairs: 10,
+            data: "digits".to_owned(),
+            train: &["--model", "mlp:64-256-256-10", "--epochs", "40"],
+            connect: &["--epochs", "120", "--weight-decay", "5e-4"],
+        },
+        Suite {
+            name: "digits-cnn",
+            title: "Digits, small CNN with batch norm",
+            n_pairs: 10,
+            data: "digits".to_owned(),
+            train: &["--model", "cnn", "--epochs", "40"],
+            connect: &["--epochs", "120", "--weight-decay", "5e-4"],
+        },
+        Suite {
+            name: "mnist-mlp",
+            title: "MNIST, MLP 784-512-512-512-10 (Adam 1e-3, 15 epochs, batch 500; `connect --epochs 10`)",
+            n_pairs: 3,
+            data: format!("mnist:{}", args.mnist.display()),
+            train: &[
+                "--model",
+                "mlp:784-512-512-512-10",
+                "--optimizer",
+                "adam",
+                "--lr",
+                "1e-3",
+                "--schedule",
+                "constant",
+                "--weight-decay",
+                "0",
+                "--epochs",
+                "15",
+                "--batch-size",
+                "500",
+            ],
+            connect: &["--epochs", "10"],
+        },
+    ];
+    let chosen = |suite: &&Suite| args.suite.as_deref().is_none_or(|name| name == suite.name);
+    if !suites.iter().any(|s| chosen(&s)) {
+        bail!("there is no suite `{}`", args.suite.as_deref().unwrap_or_default());
+    }
+    for suite in suites.iter().filter(chosen) {
+        let rows = (0..suite.n_pairs).map(|i| pair(&binary, suite, i, &args.work)).collect::<anyhow::Result<Vec<_>>>()?;
+        let folder = root.join("docs/results");
+        std::fs::create_dir_all(&folder)?;
+        let text = serde_json::to_string_pretty(&json!({"suite": suite.name, "rows": rows}))? + "\n";
+        std::fs::write(folder.join(format!("{}.json", suite.name)), text)?;
+    }
+    write_tables(&root, &suites)
+}
+
+/// Trains endpoints 2i and 2i+1, connects and profiles them.
+fn pair(binary: &Path, suite: &Suite, i: u64, work: &Path) -> anyhow::Result<Value> {
+    let folder = work.join(suite.name).join(i.to_string());
+    std::fs::create_dir_all(&folder)?;
+    let landscape = |arguments: &[&str]| shell::json(Command::new(binary).args(arguments).args(["--json", "--quiet", "--resume"]));
+    let mut ends = Vec::new();
+    let mut files = Vec::new();
+    for seed in [2 * i, 2 * i + 1] {
+        let file = folder.join(format!("{seed}.safetensors")).display().to_string();
+        let seed = seed.to_string();
+        let fixed = ["train", "--data", &suite.data, "--seed", &seed, "--out", &file, "--eval-every", "1000"];
+        ends.push(landscape(&[&fixed, suite.train].concat())?);
+        files.push(file);
+    }
+    let run = folder.join("curve").display().to_string();
+    let fixed = ["connect", &files[0], &files[1], "--data", &suite.data, "--out", &run, "--seed"];
+    let connected = landscape(&[&fixed[..], &[&i.to_string()], suite.connect].concat())?;
+    let line = landscape(&["profile", &run, "--straight"])?;
+    let curve = landscape(&["profile", &run])?;
+    let pick = |document: &Value, quantity: &str, key: &str| document["summary"][quantity][key].clone();
+    let row = json!({
+        "seeds": [2 * i, 2 * i + 1],
+        "test_accuracy": [ends[0]["test"]["accuracy"], ends[1]["test"]["accuracy"]],
+        "worse_end_train_loss": worse(&curve, "train_loss"),
+        "worse_end_test_error": worse(&curve, "test_error"),
+        "line_train_loss_max": pick(&line, "train_loss", "max"),
+        "curve_train_loss_max": pick(&curve, "train_loss", "max"),
+        "line_test_error_max": pick(&line, "test_error", "max"),
+        "curve_test_error_max": pick(&curve, "test_error", "max"),
+        "line_train_nll_barrier_a": line["barriers"]["train_nll"]["above_line"],
+        "curve_train_nll_barrier_a": curve["barriers"]["train_nll"]["above_line"],
+        "connect_wall_seconds": connected["wall_seconds"],
+    });
+    println!("{} {i}: {row}", suite.name);
+    Ok(row)
+}
+
+fn worse(document: &Value, quantity: &str) -> f64 {
+    let s = &document["summary"][quantity];
+    s["start"].as_f64().unwrap_or(f64::NAN).max(s["end"].as_f64().unwrap_or(f64::NAN))
+}
+
+/// Replaces what stands between the markers of each suite in `docs/RESULTS.md`.
+fn write_tables(root: &Path, suites: &[Suite]) -> anyhow::Result<()> {
+    let path = root.join("docs/RESULTS.md");
+    let mut text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    for suite in suites {
+        let record = root.join("docs/results").join(format!("{}.json", suite.name));
+        let Ok(json) = std::fs::read_to_string(&record) else { continue };
+        let table = table(suite.title, &serde_json::from_str::<Value>(&json)?);
+        let (begin, end) = (format!("<!-- begin {} -->\n", suite.name), format!("<!-- end {} -->", suite.name));
+        let from = text.find(&begin).with_context(|| format!("`{begin}` is missing from `{}`", path.display()))? + begin.len();
+        let to = text.find(&end).with_context(|| format!("`{end}` is missing from `{}`", path.display()))?;
+        text.replace_range(from..to, &table);
+    }
+    Ok(std::fs::write(&path, text)?)
+}
+
+fn table(title: &str, record: &Value) -> String {
+    let empty = Vec::new();
+    let rows = record["rows"].as_array().unwrap_or(&empty);
+    let number = |row: &Value, key: &str| row[key].as_f64().unwrap_or(f64::NAN);
+    let mut text = format!("### {title}\n\n");
+    text += "| seeds | test accuracy of the ends, % | train loss: worse end | highest on the line | highest on the curve | excess of the line | excess of the curve | test error, %: worse end | line | curve |\n";
+    text += "|---|---|---|---|---|---|---|---|---|---|\n";
+    let columns: [fn(&Value) -> f64; 4] = [
+        |row| excess(row, "line_train_loss_max", "worse_end_train_loss"),
+        |row| excess(row, "curve_train_loss_max", "worse_end_train_loss"),
+        |row| 100.0 * excess(row, "line_test_error_max", "worse_end_test_error"),
+        |row| 100.0 * excess(row, "curve_test_error_max", "worse_end_test_error"),
+    ];
+    for row in rows {
+        let _ = writeln!(
+            text,
+            "| {}, {} | {:.2}, {:.2} | {:.4} | {:.4} | {:.4} | {:+.4} | {:+.4} | {:.2} | {:.2} | {:.2} |",
+            row["seeds"][0],
+            row["seeds"][1],
+            100.0 * row["test_accuracy"][0].as_f64().unwrap_or(f64::NAN),
+            100.0 * row["test_accuracy"][1].as_f64().unwrap_or(f64::NAN),
+            number(row, "worse_end_train_loss"),
+            number(row, "line_train_loss_max"),
+            number(row, "curve_train_loss_max"),
+            columns[0](row),
+            columns[1](row),
+            100.0 * number(row, "worse_end_test_error"),
+            100.0 * number(row, "line_test_error_max"),
+            100.0 * number(row, "curve_test_error_max"),
+        );
+    }
+    text += "\n| excess over the worse end | mean | sd | least | worst |\n|---|---|---|---|---|\n";
+    let names = ["train loss, line", "train loss, curve", "test error in points, line", "test error in points, curve"];
+    for (name, column) in names.iter().zip(columns) {
+        let values: Vec<f64> = rows.iter().map(column).collect();
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let sd = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
+        let (least, worst) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
+        let _ = writeln!(text, "| {name} | {mean:.4} | {sd:.4} | {least:.4} | {worst:.4} |");
+    }
+    text.push('\n');
+    text
+}
+
+fn excess(row: &Value, high: &str, end: &str) -> f64 {
+    row[high].as_f64().unwrap_or(f64::NAN) - row[end].as_f64().unwrap_or(f64::NAN)
+}
