@@ -341,7 +341,8 @@ mod tests {
         let f = if through == Through::Batch { backward_batch } else { backward_stored };
         let (weight, dw_view) = (Some(weight.into()), Some((&mut dw).into()));
         let add = Accumulate::Add;
-        f(s, x.into(), mean.into(), var.into(), EPS, weight, dy.into(), (&mut dx).into(), add, dw_view, Some((&mut db).into()), add).unwrap();
+        f(s, x.into(), mean.into(), var.into(), EPS, weight, dy.into(), (&mut dx).into(), add, dw_view, Some((&mut db).into()), add)
+            .unwrap();
         [dx, dw, db]
     }
 

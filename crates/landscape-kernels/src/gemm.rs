@@ -61,13 +61,7 @@ pub fn gemm<T: Real>(dims: Dims, a: (&[T], Strides), b: (&[T], Strides), c: (&mu
 ///
 /// # Safety
 /// Every element of `a` and `b` must be readable, every element of `c` writable and distinct, and nobody else may touch `c`'s.
-pub(crate) unsafe fn product<T: Real>(
-    dims: Dims,
-    a: (*const T, Strides),
-    b: (*const T, Strides),
-    c: (*mut T, Strides),
-    mode: Accumulate,
-) {
+pub(crate) unsafe fn product<T: Real>(dims: Dims, a: (*const T, Strides), b: (*const T, Strides), c: (*mut T, Strides), mode: Accumulate) {
     let add = mode == Accumulate::Add;
     // SAFETY: the caller promises it.
     unsafe {

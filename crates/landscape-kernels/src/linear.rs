@@ -207,7 +207,7 @@ mod tests {
         let [x, w, b, g] = operands::<T>(s).map(|v| v.iter().map(|v| v.to_f64()).collect::<Vec<_>>());
         let y = naive::forward(s, &x, &w, Some(&b));
         let transpose = |a: &[f64], rows: usize| -> Vec<f64> {
-            let cols = if rows == 0 { 0 } else { a.len() / rows };
+            let cols = a.len().checked_div(rows).unwrap_or(0);
             (0..a.len()).map(|i| a[i % rows * cols + i / rows]).collect()
         };
         // The two gradients are linear layers too: dx = dy·(Wᵀ)ᵀ, dW = dyᵀ·(xᵀ)ᵀ.

@@ -84,7 +84,13 @@ pub(super) fn forward<T: Real>(
                 let a = columns_of(s, g, x, rows.clone(), columns);
                 let b = &packed[g * s.k() * s.out_group()..];
                 let strides = Strides::row_major(s.out_channels);
-                gemm(dims, (a, Strides::row_major(s.k())), (b, Strides::row_major(s.out_group())), (&mut y[g * s.out_group()..], strides), mode);
+                gemm(
+                    dims,
+                    (a, Strides::row_major(s.k())),
+                    (b, Strides::row_major(s.out_group())),
+                    (&mut y[g * s.out_group()..], strides),
+                    mode,
+                );
             }
         }
     });

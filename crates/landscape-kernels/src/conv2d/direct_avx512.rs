@@ -1,4 +1,5 @@
 //! The register blocks of the direct convolution.
+#![allow(clippy::needless_range_loop)] // Indices are the names of registers here.
 
 use super::{Conv2dShape, Forward, LANES, Run, Start, block_width};
 use crate::simd::{Level, level};
@@ -35,9 +36,27 @@ pub(super) fn forward(task: &Forward<'_>, padded: &[f32], y: &mut [f32]) {
             // above), `start` has a block's width, and stores are masked to the outputs that there are.
             unsafe {
                 if width == LANES {
-                    output_block::<PIXELS, 1>(padded, &task.offsets[..n_pixels], &inputs.runs, weights, start, y, task.s.out_channels, first);
+                    output_block::<PIXELS, 1>(
+                        padded,
+                        &task.offsets[..n_pixels],
+                        &inputs.runs,
+                        weights,
+                        start,
+                        y,
+                        task.s.out_channels,
+                        first,
+                    );
                 } else {
-                    output_block::<PIXELS, 2>(padded, &task.offsets[..n_pixels], &inputs.runs, weights, start, y, task.s.out_channels, first);
+                    output_block::<PIXELS, 2>(
+                        padded,
+                        &task.offsets[..n_pixels],
+                        &inputs.runs,
+                        weights,
+                        start,
+                        y,
+                        task.s.out_channels,
+                        first,
+                    );
                 }
             }
         }
@@ -89,31 +108,13 @@ unsafe fn output_block<const P: usize, const V: usize>(
                 let mut i = 0;
                 while i + UNROLL <= run.len {
                     for u in 0..UNROLL {
-                        let mut vectors = [_mm512_setzero_ps(); V];
-                        for v in 0..V {
-                            vectors[v] = _mm512_loadu_ps(w.add((u * V + v) * LANES));
-                        }
-                        for p in 0..P {
-                            let value = _mm512_set1_ps(*at[p].add(i + u));
-                            for v in 0..V {
-                                sums[p][v] = _mm512_fmadd_ps(value, vectors[v], sums[p][v]);
-                            }
-                        }
+                        step(&mut sums, &at, i + u, w.add(u * V * LANES));
                     }
                     i += UNROLL;
                     w = w.add(UNROLL * V * LANES);
                 }
                 while i < run.len {
-                    let mut vectors = [_mm512_setzero_ps(); V];
-                    for v in 0..V {
-                        vectors[v] = _mm512_loadu_ps(w.add(v * LANES));
-                    }
-                    for p in 0..P {
-                        let value = _mm512_set1_ps(*at[p].add(i));
-                        for v in 0..V {
-                            sums[p][v] = _mm512_fmadd_ps(value, vectors[v], sums[p][v]);
-                        }
-                    }
+                    step(&mut sums, &at, i, w);
                     i += 1;
                     w = w.add(V * LANES);
                 }
@@ -127,6 +128,25 @@ unsafe fn output_block<const P: usize, const V: usize>(
             }
         }
         pixel += P;
+    }
+}
+
+/// One step of the summed dimension: every pixel's value number `i` times `V` vectors of weights.
+///
+/// # Safety
+/// AVX-512F; `V · 16` weights at `w`, and `i + 1` values at every pixel.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn step<const P: usize, const V: usize>(sums: &mut [[__m512; V]; P], at: &[*const f32; P], i: usize, w: *const f32) {
+    // SAFETY: by this function's own conditions.
+    unsafe {
+        let vectors: [__m512; V] = std::array::from_fn(|v| _mm512_loadu_ps(w.add(v * LANES)));
+        for p in 0..P {
+            let value = _mm512_set1_ps(*at[p].add(i));
+            for v in 0..V {
+                sums[p][v] = _mm512_fmadd_ps(value, vectors[v], sums[p][v]);
+            }
+        }
     }
 }
 
