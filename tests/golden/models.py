@@ -89,6 +89,29 @@ class ResNet20(nn.Module):
         return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
 
 
+class Mixed(nn.Module):
+    """The ops that the zoo's networks leave out: gelu, groups, dilation, concatenation, average and adaptive pools, a node used twice."""
+
+    def __init__(self, n_classes):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.conv2 = nn.Conv2d(4, 6, 3, padding=1, groups=2, bias=False)
+        self.conv3 = nn.Conv2d(10, 5, 1, bias=False)
+        self.conv4 = nn.Conv2d(5, 5, 3, padding=2, dilation=2, groups=5)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.fc = nn.Linear(20, n_classes)
+
+    def forward(self, x):
+        x = F.gelu(self.bn1(self.conv1(x)), approximate="tanh")
+        a = F.gelu(self.conv2(x))
+        b = F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+        x = self.conv3(torch.cat([a, b], dim=1))
+        x = x + self.conv4(x)
+        x = self.pool(x)
+        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 2), 1))
+
+
 class TinyNorm(nn.Module):
     """Convolution and batch norm twice, for the refresh of statistics."""
 

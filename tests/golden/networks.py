@@ -8,7 +8,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from formula import fill, header, labels, summary, weight
-from models import Mlp, ResNet20, Vgg11Bn
+from models import Mixed, Mlp, ResNet20, Vgg11Bn
 
 N_BATCHES = 5
 N_CURVE_STEPS = 20
@@ -21,6 +21,7 @@ NETWORKS = {
     "mlp_image": {"spec": "mlp:784-64-32-10", "input_shape": [1, 28, 28], "n_classes": 10, "batch": 16, "lr": 0.02, "wd": 1e-2, "inputs": "inputs"},
     "vgg11_bn": {"spec": "vgg11_bn", "input_shape": [3, 32, 32], "n_classes": 10, "batch": 4, "lr": 0.01, "wd": 1e-2, "inputs": "inputs"},
     "resnet20": {"spec": "resnet20", "input_shape": [3, 32, 32], "n_classes": 10, "batch": 4, "lr": 0.01, "wd": 1e-2, "inputs": "inputs a "},
+    "mixed": {"spec": "mixed", "input_shape": [3, 9, 7], "n_classes": 4, "batch": 6, "lr": 0.02, "wd": 1e-2, "inputs": "inputs"},
 }
 CURVES = [("bezier", 3), ("bezier", 4), ("polychain", 3), ("polychain", 4)]
 
@@ -30,7 +31,7 @@ def module(cfg):
     if spec.startswith("mlp:"):
         net = Mlp([int(w) for w in spec[4:].split("-")])
     else:
-        net = {"vgg11_bn": Vgg11Bn, "resnet20": ResNet20}[spec](cfg["n_classes"])
+        net = {"vgg11_bn": Vgg11Bn, "resnet20": ResNet20, "mixed": Mixed}[spec](cfg["n_classes"])
     return net.double().train()
 
 
@@ -128,7 +129,8 @@ def flips(cfg):
         F.relu = lambda x, *a, **k: (kept.append(x > 0), original(x, *a, **k))[1]
         for m in net.modules():
             if isinstance(m, torch.nn.MaxPool2d):
-                m.register_forward_pre_hook(lambda m, x: kept.append(F.max_pool2d(x[0], 2, 2, return_indices=True)[1]))
+                pool = lambda m, x: F.max_pool2d(x[0], m.kernel_size, m.stride, m.padding, return_indices=True)[1]
+                m.register_forward_pre_hook(lambda m, x: kept.append(pool(m, x)))
         with torch.no_grad():
             for idx in range(N_BATCHES):
                 net(batch(cfg, idx)[0].to(dtype))
@@ -171,10 +173,11 @@ def golden(cfg):
         "f32_error": f32_error(cfg),
         "train": {n: summary(v) for n, v in train(cfg).items()},
     }
-    for kind, n_points in CURVES:
+    curves = [] if cfg["spec"] == "mixed" else CURVES
+    for kind, n_points in curves:
         result[f"{kind}-{n_points}"] = {n: summary(v) for n, v in curve(cfg, kind, n_points).items()}
     moves = {"gradient": movement(gradient_only, cfg), "train": movement(train, cfg)}
-    moves |= {f"{kind}-{k}": movement(curve, cfg, kind, k) for kind, k in CURVES}
+    moves |= {f"{kind}-{k}": movement(curve, cfg, kind, k) for kind, k in curves}
     print(f"  {cfg['spec']}: moved by {moves}", flush=True)
     assert max(moves.values()) < 1e-9, "ill conditioned: smaller steps"
     result["movement_under_1e-13"] = {n: float(f"{v:.1e}") for n, v in moves.items()}
