@@ -55,9 +55,7 @@ pub fn cross_entropy<T: Real>(
     if let Some((row, &label)) = labels.iter().enumerate().find(|(_, label)| **label as usize >= n_classes) {
         return Err(Error::Label { op: OP, row, label, n_classes });
     }
-    Ok(sum_rows(n_classes, logits.host(), gradient, |row, logits, gradient| {
-        cross_entropy_row(logits, labels[row] as usize, gradient)
-    }))
+    Ok(sum_rows(n_classes, logits.host(), gradient, |row, logits, gradient| cross_entropy_row(logits, labels[row] as usize, gradient)))
 }
 
 /// Squared error, mean over the outputs of a row: Σ_i 1/m Σ_j (y_ij − t_ij)², and scale·2(y − t)/m into the gradient.
@@ -127,8 +125,7 @@ fn sum_rows<T: Real>(
             .zip(gradient.host().par_chunks_mut(rows_per_piece * width))
             .map(|((idx, rows), gradients)| {
                 let rows = rows.chunks_exact(width).zip(gradients.chunks_exact_mut(width)).enumerate();
-                rows.map(|(i, (row, gradient))| f(idx * rows_per_piece + i, row, Some((gradient, scale))))
-                    .fold(LossSums::default(), add)
+                rows.map(|(i, (row, gradient))| f(idx * rows_per_piece + i, row, Some((gradient, scale)))).fold(LossSums::default(), add)
             })
             .collect(),
     };

@@ -34,8 +34,7 @@ pub(crate) fn adam<T: Real>(adam: &Adam, step: u64, gradient: &[T], theta: &mut 
         }
         let weight = T::from_f64(1.0 - beta1);
         let difference = grad - exp_avg[i];
-        exp_avg[i] =
-            if weight < T::from_f64(0.5) { exp_avg[i] + weight * difference } else { grad - T::from_f64(beta1) * difference };
+        exp_avg[i] = if weight < T::from_f64(0.5) { exp_avg[i] + weight * difference } else { grad - T::from_f64(beta1) * difference };
         exp_avg_sq[i] = exp_avg_sq[i] * T::from_f64(beta2) + T::from_f64(1.0 - beta2) * grad * grad;
         let bias_correction1 = 1.0 - beta1.powf(step as f64);
         let bias_correction2 = 1.0 - beta2.powf(step as f64);
