@@ -47,6 +47,14 @@ pub enum Error {
         /// The shape found.
         got: Vec<usize>,
     },
+    /// A tensor cannot be taken, read or written as it is.
+    #[error("tensor `{tensor}`: {reason}")]
+    Tensor {
+        /// The tensor.
+        tensor: String,
+        /// What was expected and what was found.
+        reason: String,
+    },
     /// A weight is NaN or infinite.
     #[error("tensor `{tensor}` holds {value} at element {idx}: weights must be finite")]
     NotFinite {

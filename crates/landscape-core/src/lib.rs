@@ -22,6 +22,16 @@ pub mod tally;
 pub mod batch;
 pub mod objective;
 
+pub mod hash;
+pub mod whole;
+pub mod tensor;
+pub mod metadata;
+mod container;
+pub mod checkpoint;
+pub mod pth;
+pub mod foreign;
+pub mod record;
+
 mod number;
 pub mod barrier;
 pub mod profile;
