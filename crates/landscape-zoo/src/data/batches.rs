@@ -2,8 +2,9 @@
 
 use super::augment::CropFlip;
 use super::dataset::{Split, SplitTargets};
-use super::normalize::{Normalization, Scaler};
+use super::normalize::Scaler;
 use crate::error::{Error, Result};
+use landscape_core::metadata::Normalization;
 use landscape_core::{Batches, Examples, Seed, Targets};
 use landscape_kernels::Real;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -8,9 +8,9 @@
 
 use super::augment::Augmentation;
 use super::dataset::{Dataset, Inputs, Split, SplitTargets};
-use super::normalize::Normalization;
 use super::source;
 use crate::error::{Error, Result};
+use landscape_core::metadata::Normalization;
 use std::path::{Path, PathBuf};
 
 const N_PIXELS: usize = 3 * 32 * 32;

@@ -1,10 +1,10 @@
 //! A data set in memory: bytes stay bytes until a batch is made of them.
 
 use super::augment::Augmentation;
-use super::normalize::Normalization;
 use super::{hash, stratify};
 use crate::error::{Error, Result};
 use landscape_core::Seed;
+use landscape_core::metadata::Normalization;
 use std::sync::Arc;
 
 /// The inputs of a split, as the file holds them.

@@ -26,7 +26,7 @@ mod augment;
 
 pub use augment::Augmentation;
 pub use dataset::{Dataset, Inputs, Split, SplitTargets};
-pub use normalize::Normalization;
+pub use landscape_core::metadata::Normalization;
 
 use crate::error::{Error, Result};
 use std::path::Path;

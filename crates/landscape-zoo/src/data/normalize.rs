@@ -2,17 +2,9 @@
 
 use super::dataset::Inputs;
 use crate::error::{Error, Result};
+use landscape_core::metadata::Normalization;
 use landscape_kernels::Real;
 use std::ops::Range;
-
-/// What is subtracted and divided by after the division into [0, 1]: one number for all, or one per channel.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Normalization {
-    /// Subtracted.
-    pub mean: Vec<f64>,
-    /// Divided by.
-    pub std: Vec<f64>,
-}
 
 /// Tables for more channels than this cost more than they save.
 const MAX_TABLES: usize = 64;
