@@ -14,6 +14,9 @@ const ROWS: usize = 12;
 const LONG_ROWS: usize = 24;
 /// Steps of the summed dimension per turn of the inner loop.
 const UNROLL: usize = 4;
+/// Steps that are summed before the sum is added to the total: a sum of sums rounds less than one long sum, and the totals, which are
+/// in memory, are touched seldom.
+const SEGMENT: usize = 128;
 
 /// y = start + x ∗ w for the images in `padded`.
 pub(super) fn forward(task: &Forward<'_>, padded: &[f32], y: &mut [f32]) {
@@ -93,16 +96,17 @@ unsafe fn output_block<const P: usize, const V: usize>(
         // SAFETY: by this function's own conditions; `first` is below `outputs`, and masked lanes touch nothing.
         unsafe {
             let y = y.as_mut_ptr().add(pixel * outputs + first);
-            let mut sums = [[_mm512_setzero_ps(); V]; P];
+            let mut totals = [[_mm512_setzero_ps(); V]; P];
             for p in 0..P {
                 for v in 0..V {
-                    sums[p][v] = match start {
+                    totals[p][v] = match start {
                         Some(start) => _mm512_loadu_ps(start.as_ptr().add(v * LANES)),
                         None => _mm512_maskz_loadu_ps(masks[v], y.add(p.min(n - 1) * outputs).wrapping_add(v * LANES)),
                     };
                 }
             }
-            let mut w = weights.as_ptr();
+            let mut sums = [[_mm512_setzero_ps(); V]; P];
+            let (mut w, mut n_steps) = (weights.as_ptr(), 0);
             for run in runs {
                 let at: [*const f32; P] = std::array::from_fn(|p| x.as_ptr().add(offsets[pixel + p.min(n - 1)] + run.offset));
                 let mut i = 0;
@@ -118,11 +122,17 @@ unsafe fn output_block<const P: usize, const V: usize>(
                     i += 1;
                     w = w.add(V * LANES);
                 }
+                n_steps += run.len;
+                if n_steps >= SEGMENT {
+                    add_sums(&mut totals, &mut sums);
+                    n_steps = 0;
+                }
             }
+            add_sums(&mut totals, &mut sums);
             for p in 0..P {
                 if p < n {
                     for v in 0..V {
-                        _mm512_mask_storeu_ps(y.add(p * outputs).wrapping_add(v * LANES), masks[v], sums[p][v]);
+                        _mm512_mask_storeu_ps(y.add(p * outputs).wrapping_add(v * LANES), masks[v], totals[p][v]);
                     }
                 }
             }
@@ -146,6 +156,18 @@ unsafe fn step<const P: usize, const V: usize>(sums: &mut [[__m512; V]; P], at: 
             for v in 0..V {
                 sums[p][v] = _mm512_fmadd_ps(value, vectors[v], sums[p][v]);
             }
+        }
+    }
+}
+
+/// totals += sums, and the sums start again.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_sums<const P: usize, const V: usize>(totals: &mut [[__m512; V]; P], sums: &mut [[__m512; V]; P]) {
+    for p in 0..P {
+        for v in 0..V {
+            totals[p][v] = _mm512_add_ps(totals[p][v], sums[p][v]);
+            sums[p][v] = _mm512_setzero_ps();
         }
     }
 }
