@@ -5,6 +5,9 @@
 use crate::memory::{Accumulate, Real};
 use crate::simd::Level;
 
+/// Length of the summed dimension that one sum goes over; longer ones are sums of sums, which round less.
+const SEGMENT: usize = 256;
+
 /// A matrix inside a slice: element (i, j) stands at `offset + i·row_stride + j·col_stride`.
 #[derive(Debug, Clone, Copy)]
 pub struct Strides {
@@ -62,7 +65,22 @@ pub fn gemm<T: Real>(dims: Dims, a: (&[T], Strides), b: (&[T], Strides), c: (&mu
 /// # Safety
 /// Every element of `a` and `b` must be readable, every element of `c` writable and distinct, and nobody else may touch `c`'s.
 pub(crate) unsafe fn product<T: Real>(dims: Dims, a: (*const T, Strides), b: (*const T, Strides), c: (*mut T, Strides), mode: Accumulate) {
-    let add = mode == Accumulate::Add;
+    let mut mode = mode;
+    // A product without a summed dimension still has to write its zeros.
+    for start in (0..dims.k.max(1)).step_by(SEGMENT) {
+        let a = (a.0.wrapping_add(start * a.1.col), a.1);
+        let b = (b.0.wrapping_add(start * b.1.row), b.1);
+        // SAFETY: the caller promises it of the whole, of which this is a part.
+        unsafe { segment(Dims { k: SEGMENT.min(dims.k - start.min(dims.k)), ..dims }, a, b, c, mode) };
+        mode = Accumulate::Add;
+    }
+}
+
+/// The product over a part of the summed dimension.
+///
+/// # Safety
+/// As [`product`].
+unsafe fn segment<T: Real>(dims: Dims, a: (*const T, Strides), b: (*const T, Strides), c: (*mut T, Strides), mode: Accumulate) {
     // SAFETY: the caller promises it.
     unsafe {
         gemm::gemm(
@@ -72,7 +90,7 @@ pub(crate) unsafe fn product<T: Real>(dims: Dims, a: (*const T, Strides), b: (*c
             c.0,
             c.1.col as isize,
             c.1.row as isize,
-            add,
+            mode == Accumulate::Add,
             a.0,
             a.1.col as isize,
             a.1.row as isize,
