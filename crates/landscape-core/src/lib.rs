@@ -37,9 +37,14 @@ pub mod barrier;
 pub mod profile;
 pub mod toy;
 
+#[cfg(feature = "candle")]
+pub mod convert;
+
 pub use batch::{Batches, Examples, Targets};
 pub use coefficients::Coefficients;
 pub use control::{ControlPoints, Row};
+#[cfg(feature = "candle")]
+pub use convert::{BufferNames, BufferPolicy, TensorPoints, profile};
 pub use curve::{Bezier, Curve, CurveKind, PolyChain, Segment};
 pub use error::{Error, Result};
 pub use layout::{ParamLayout, TensorSpec};
