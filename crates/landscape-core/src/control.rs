@@ -129,3 +129,60 @@ impl<T: Real> ControlPoints<T> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::curve::CurveKind;
+    use landscape_kernels::Device;
+
+    fn rows<T: Real>(n_points: usize) -> ControlPoints<T> {
+        let layout = Arc::new(ParamLayout::new([("w".to_owned(), vec![7])]).unwrap());
+        // Numbers that arithmetic would change: signed zero, subnormals, and neighbours of one.
+        let values = |k: usize| [-0.0, 0.0, 1e-310, 1e-40, 1.0 + k as f64 * 1e-7, -1.0 / 3.0, 1e30].map(T::from_f64).to_vec();
+        let row = |k| Row::Free(Flat::from_vec(&layout, &Device::Cpu, values(k)).unwrap());
+        ControlPoints::new((0..n_points).map(row).collect()).unwrap()
+    }
+
+    /// f64 holds every f32 exactly, so its bits tell all.
+    fn bits<T: Real>(point: &Flat<T>) -> Vec<u64> {
+        point.to_vec().into_iter().map(|v| v.to_f64().to_bits()).collect()
+    }
+
+    fn check_ends<T: Real>() {
+        for (kind, n_points) in [CurveKind::Bezier, CurveKind::PolyChain].into_iter().flat_map(|kind| [2, 3, 4, 6].map(|n| (kind, n))) {
+            let mut points = rows::<T>(n_points);
+            let curve = kind.build(n_points).unwrap();
+            for (t, k) in [(0.0, 0), (1.0, n_points - 1)] {
+                let end = points.blend(&curve.coefficients(t).unwrap()).unwrap();
+                assert_eq!(bits(&end), bits(points.point(k)), "{kind:?} of {n_points} at {t}");
+            }
+            if n_points > 2 {
+                points.free_mut(1).unwrap().view_mut().fill(T::from_f64(f64::NAN));
+                let end = points.blend(&curve.coefficients(1.0).unwrap()).unwrap();
+                assert!(end.check_finite().is_ok(), "a diverged bend does not reach the ends");
+            }
+        }
+    }
+
+    #[test]
+    fn the_ends_of_every_curve_are_the_endpoints_bit_for_bit() {
+        check_ends::<f32>();
+        check_ends::<f64>();
+    }
+
+    #[test]
+    fn wrong_numbers_of_rows_and_coefficients_are_refused() {
+        let points = rows::<f64>(3);
+        let c = Coefficients::one_hot(0, 2).unwrap();
+        assert!(points.blend(&c).is_err());
+        let g = points.point(0).clone();
+        assert!(points.spread(&c, &g, &mut [None, None, None], Accumulate::Overwrite).is_err());
+        let c = Coefficients::one_hot(0, 3).unwrap();
+        assert!(points.spread(&c, &g, &mut [None, None], Accumulate::Overwrite).is_err());
+        assert!(ControlPoints::<f64>::new(vec![]).is_err());
+        let mut frozen = ControlPoints::new(vec![Row::Frozen(Arc::new(g.clone())), Row::Free(g)]).unwrap();
+        assert!(frozen.free_mut(0).is_none() && frozen.free_mut(1).is_some() && frozen.free_mut(2).is_none());
+    }
+}
