@@ -1,0 +1,89 @@
+//! The memory behind a plan: slots that grow when a larger batch comes and are otherwise used again.
+
+use crate::plan::Plan;
+use landscape_kernels::{Device, Memory, Real, View};
+
+/// Slots of activations and gradients.
+#[derive(Debug)]
+pub(crate) struct Slots<T> {
+    device: Device,
+    memories: Vec<Memory<T>>,
+}
+
+impl<T: Real> Slots<T> {
+    /// The first `len` numbers of a slot.
+    pub fn view(&self, slot: usize, len: usize) -> View<'_, T> {
+        self.memories[slot].view().slice(0..len)
+    }
+
+    /// Takes a slot out, to write to it while others are read; [`Slots::put`] brings it back.
+    pub fn take(&mut self, slot: usize) -> Memory<T> {
+        std::mem::replace(&mut self.memories[slot], Memory::zeros(&self.device, 0))
+    }
+
+    /// Puts a slot back.
+    pub fn put(&mut self, slot: usize, memory: Memory<T>) {
+        self.memories[slot] = memory;
+    }
+}
+
+/// All memory that a batch passes through.
+#[derive(Debug)]
+pub(crate) struct Arena<T> {
+    /// Activations and gradients.
+    pub slots: Slots<T>,
+    /// Where each maximum came from, per max pooling.
+    pub argmax: Vec<Vec<u32>>,
+    /// What convolutions gather into.
+    pub scratch: Memory<T>,
+    /// The packed weight gradient of one convolution.
+    pub packed_gradient: Memory<T>,
+}
+
+impl<T: Real> Arena<T> {
+    /// Nothing yet.
+    pub fn new(device: &Device) -> Self {
+        let slots = Slots { device: *device, memories: Vec::new() };
+        Arena { slots, argmax: Vec::new(), scratch: Memory::zeros(device, 0), packed_gradient: Memory::zeros(device, 0) }
+    }
+
+    /// Makes room for `n_examples` in a plan's memories; what they held is lost where they grow.
+    pub fn grow(&mut self, plan: &Plan, n_examples: usize, scratch_len: usize) {
+        let Slots { device, memories } = &mut self.slots;
+        while memories.len() < plan.slot_sizes.len() {
+            memories.push(Memory::zeros(device, 0));
+        }
+        for (slot, size) in memories.iter_mut().zip(&plan.slot_sizes) {
+            grow(slot, device, size * n_examples);
+        }
+        if self.argmax.len() < plan.argmax_sizes.len() {
+            self.argmax.resize_with(plan.argmax_sizes.len(), Vec::new);
+        }
+        for (indices, size) in self.argmax.iter_mut().zip(&plan.argmax_sizes) {
+            if indices.len() < size * n_examples {
+                *indices = vec![0; size * n_examples];
+            }
+        }
+        grow(&mut self.scratch, device, scratch_len);
+    }
+
+    /// Makes room for the packed gradient of the longest convolution weight.
+    pub fn grow_packed_gradient(&mut self, len: usize) {
+        grow(&mut self.packed_gradient, &self.slots.device, len);
+    }
+
+    /// Bytes that are held.
+    pub fn size_bytes(&self) -> usize {
+        let slots = self.slots.memories.iter().map(Memory::len).sum::<usize>();
+        let indices = self.argmax.iter().map(Vec::len).sum::<usize>();
+        (slots + self.scratch.len() + self.packed_gradient.len()) * size_of::<T>() + indices * size_of::<u32>()
+    }
+}
+
+fn grow<T: Real>(memory: &mut Memory<T>, device: &Device, len: usize) {
+    if memory.len() < len {
+        // The old memory goes first, so that both are never held at once.
+        *memory = Memory::zeros(device, 0);
+        *memory = Memory::zeros(device, len);
+    }
+}

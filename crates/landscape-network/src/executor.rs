@@ -1,0 +1,394 @@
+//! The executor: a graph run forward and in reverse.
+
+use crate::arena::Arena;
+use crate::attributes::conv2d_shape;
+use crate::backward::Target;
+use crate::error::{Error, Result};
+use crate::forward::Run;
+use crate::norm::{NormRule, Norms, Report};
+use crate::pack::Weights;
+use crate::plan::Plan;
+use crate::refresh::Moments;
+use crate::step::Program;
+use crate::tap::{Activation, Flow, Taps};
+use landscape_core::{Buffers, Coefficients, ControlPoints, Flat, Norm, ParamLayout, Pass};
+use landscape_graph::Graph;
+use landscape_kernels::{Accumulate, Device, Real, View, ViewMut, shape};
+use std::sync::Arc;
+
+/// What all executors of one graph share.
+#[derive(Debug)]
+struct Shared {
+    graph: Arc<Graph>,
+    layout: Arc<ParamLayout>,
+    program: Program,
+    evaluation: Plan,
+    training: Plan,
+}
+
+/// Which plan a pass runs by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Evaluation,
+    Training,
+}
+
+/// The latest pass that reached the output.
+#[derive(Debug, Clone, Copy)]
+struct Done {
+    mode: Mode,
+    n: usize,
+    pass: Pass,
+    way_back: WayBack,
+}
+
+/// Whether a pass can be gone back through: once, because gradients take the place of activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WayBack {
+    Open,
+    Closed,
+}
+
+/// Whether the running statistics belong to the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Statistics {
+    Fresh,
+    Stale,
+}
+
+/// What a forward pass does besides running the nodes.
+pub(crate) struct Control<'a, 'b, 't, T> {
+    /// The nodes that run; all if there is no list.
+    pub needed: Option<&'a [bool]>,
+    /// What each batch norm does.
+    pub rule: &'a dyn Fn(usize) -> NormRule,
+    /// Told of statistics.
+    pub report: Report<'a, 'b, T>,
+    /// Shown activations.
+    pub taps: Option<&'a mut Taps<'t, T>>,
+}
+
+/// Runs a graph on batches, forward and in reverse.
+///
+/// Memory is planned once and used again: after the first step at a batch size, nothing proportional to an activation or a weight
+/// is allocated. A pass takes examples in the outside's order (`[n, channels, height, width]` or `[n, features]`).
+///
+/// ```
+/// use landscape_core::{Flat, Pass};
+/// use landscape_graph::{Bias, GraphBuilder};
+/// use landscape_kernels::{Accumulate, Device};
+/// use landscape_network::Executor;
+/// use std::sync::Arc;
+///
+/// let mut b = GraphBuilder::new([2]);
+/// let fc = b.linear("fc", b.input(), 1, Bias::On)?;
+/// let mut executor = Executor::<f64>::new(Arc::new(b.finish(fc)?), &Device::Cpu)?;
+/// executor.load(&Flat::from_vec(executor.layout(), &Device::Cpu, vec![3.0, 4.0, 5.0])?)?;
+/// executor.forward(&[1.0, 10.0], 1, Pass::EVALUATE)?;
+/// assert_eq!(executor.output().host(), [48.0]);
+/// let mut gradient = Flat::zeros(executor.layout(), &Device::Cpu);
+/// executor.backward((&[1.0][..]).into(), &mut gradient, Accumulate::Overwrite)?;
+/// assert_eq!(gradient.to_vec(), [1.0, 10.0, 1.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Executor<T> {
+    shared: Arc<Shared>,
+    device: Device,
+    weights: Weights<T>,
+    norms: Norms<T>,
+    statistics: Statistics,
+    arena: Arena<T>,
+    done: Option<Done>,
+}
+
+impl<T: Real> Executor<T> {
+    /// An executor of `graph`, at the origin of weight space and with the statistics of a new network.
+    ///
+    /// # Errors
+    /// [`Error::Output`] if the graph ends in an image.
+    pub fn new(graph: Arc<Graph>, device: &Device) -> Result<Self> {
+        let layout = Arc::new(ParamLayout::of_graph(&graph)?);
+        let buffers = Buffers::of_graph(&graph)?;
+        let program = Program::new(&graph, &layout, &buffers)?;
+        let (evaluation, training) = (Plan::evaluation(&program), Plan::training(&program));
+        Ok(Executor {
+            device: *device,
+            weights: Weights::new(&program, &layout, device),
+            norms: Norms::new(&program, buffers, device),
+            statistics: Statistics::Fresh,
+            arena: Arena::new(device),
+            done: None,
+            shared: Arc::new(Shared { graph, layout, program, evaluation, training }),
+        })
+    }
+
+    /// Another executor of the same graph at the same point, with weights, statistics and activations of its own.
+    pub fn fork(&self) -> Self {
+        Executor {
+            shared: self.shared.clone(),
+            device: self.device,
+            weights: self.weights.clone(),
+            norms: self.norms.clone(),
+            statistics: self.statistics,
+            arena: Arena::new(&self.device),
+            done: None,
+        }
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.shared.graph
+    }
+
+    /// The names and shapes of the parameters.
+    pub fn layout(&self) -> &Arc<ParamLayout> {
+        &self.shared.layout
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The point it stands at.
+    pub fn weights(&self) -> &Flat<T> {
+        &self.weights.flat
+    }
+
+    /// Goes to `point`; statistics become stale if the graph has batch norm.
+    ///
+    /// # Errors
+    /// If the layout is another.
+    pub fn load(&mut self, point: &Flat<T>) -> Result<()> {
+        self.layout().check_same("the network", point.layout(), "the point")?;
+        self.weights.flat.view_mut().copy_from(point.view())?;
+        self.moved()
+    }
+
+    /// Goes to Σ_k c_k θ_k; statistics become stale if the graph has batch norm.
+    ///
+    /// # Errors
+    /// If the layout is another, or there are not as many coefficients as points.
+    pub fn move_to(&mut self, points: &ControlPoints<T>, c: &Coefficients) -> Result<()> {
+        self.layout().check_same("the network", points.layout(), "the control points")?;
+        points.blend_into(c, &mut self.weights.flat)?;
+        self.moved()
+    }
+
+    fn moved(&mut self) -> Result<()> {
+        self.statistics = if self.shared.program.norms.is_empty() { Statistics::Fresh } else { Statistics::Stale };
+        self.done = None;
+        self.weights.pack(&self.shared.program)
+    }
+
+    /// The statistics buffers.
+    pub fn buffers(&self) -> &Buffers {
+        self.norms.buffers()
+    }
+
+    /// Replaces the statistics buffers, which belong to the present point from now on.
+    ///
+    /// # Errors
+    /// If their layout is another.
+    pub fn set_buffers(&mut self, buffers: &Buffers) -> Result<()> {
+        self.buffers().layout().check_same("the network", buffers.layout(), "the buffers")?;
+        self.norms.set_buffers(buffers);
+        self.statistics = Statistics::Fresh;
+        Ok(())
+    }
+
+    pub(crate) fn program(&self) -> &Program {
+        &self.shared.program
+    }
+
+    /// Writes refreshed statistics into the buffers.
+    pub(crate) fn store_statistics<'m>(&mut self, statistics: impl Iterator<Item = (usize, &'m Moments)>, n_batches: usize) {
+        for (norm_idx, moments) in statistics {
+            self.norms.store(&self.shared.program.norms[norm_idx], &moments.mean, &moments.var, n_batches);
+        }
+    }
+
+    pub(crate) fn norms_mut(&mut self) -> &mut Norms<T> {
+        &mut self.norms
+    }
+
+    pub(crate) fn mark_fresh(&mut self) {
+        self.statistics = Statistics::Fresh;
+    }
+
+    /// Bytes that activations, gradients and scratch memory take at present; weights apart.
+    pub fn memory_bytes(&self) -> usize {
+        self.arena.size_bytes()
+    }
+
+    /// Runs `n` examples and keeps what [`Executor::backward`] needs.
+    ///
+    /// With [`Norm::Batch`] the running statistics are updated. With a dropout seed the mask of a node is a function of the seed, the
+    /// node's name and the position in the batch.
+    ///
+    /// # Shapes
+    /// `inputs` `[n, channels, height, width]` or `[n, features]`, row-major, on the host.
+    ///
+    /// # Errors
+    /// [`Error::EmptyBatch`], [`Error::InputLength`], [`Error::SingleValue`];
+    /// [`landscape_core::Error::StaleStatistics`] with stored statistics after a move and before they were set or refreshed.
+    pub fn forward(&mut self, inputs: &[T], n: usize, pass: Pass) -> Result<()> {
+        self.pass(Mode::Training, inputs, n, pass, None)?;
+        Ok(())
+    }
+
+    /// Runs `n` examples for their output alone, in less memory than [`Executor::forward`].
+    ///
+    /// # Errors
+    /// As [`Executor::forward`].
+    pub fn evaluate(&mut self, inputs: &[T], n: usize, pass: Pass) -> Result<()> {
+        self.pass(Mode::Evaluation, inputs, n, pass, None)?;
+        Ok(())
+    }
+
+    /// [`Executor::evaluate`] with taps: they see activations, may change them, and may stop the pass. Says whether the output was reached.
+    ///
+    /// # Errors
+    /// As [`Executor::forward`]; [`Error::NoSuchNode`] for a tap at a node that is not there; those of the taps.
+    pub fn evaluate_with(&mut self, inputs: &[T], n: usize, pass: Pass, taps: &mut Taps<'_, T>) -> Result<Flow> {
+        if let Some(node) = taps.nodes().find(|node| self.shared.graph.find(node).is_none()) {
+            return Err(Error::NoSuchNode { node: node.to_owned() });
+        }
+        self.pass(Mode::Evaluation, inputs, n, pass, Some(taps))
+    }
+
+    fn pass(&mut self, mode: Mode, inputs: &[T], n: usize, pass: Pass, taps: Option<&mut Taps<'_, T>>) -> Result<Flow> {
+        if pass.norm == Norm::Stored && self.statistics == Statistics::Stale {
+            return Err(landscape_core::Error::StaleStatistics.into());
+        }
+        let rule = NormRule::of(pass.norm);
+        let control = Control { needed: None, rule: &|_| rule, report: &mut |_| {}, taps };
+        let flow = self.run(mode, inputs, n, pass.dropout_seed, control)?;
+        if flow == Flow::Continue {
+            let way_back = if mode == Mode::Training { WayBack::Open } else { WayBack::Closed };
+            self.done = Some(Done { mode, n, pass, way_back });
+        }
+        Ok(flow)
+    }
+
+    /// Runs nodes without keeping anything for the way back, under full control.
+    pub(crate) fn run_controlled(&mut self, inputs: &[T], n: usize, control: Control<'_, '_, '_, T>) -> Result<()> {
+        self.run(Mode::Evaluation, inputs, n, None, control)?;
+        Ok(())
+    }
+
+    fn run(&mut self, mode: Mode, inputs: &[T], n: usize, dropout_seed: Option<u64>, mut control: Control<'_, '_, '_, T>) -> Result<Flow> {
+        self.check_inputs(inputs, n)?;
+        self.done = None;
+        let shared = self.shared.clone();
+        let program = &shared.program;
+        let plan = shared.plan(mode);
+        self.arena.grow(plan, n, shared.scratch_len(n));
+        let run = Run { program, plan, weights: &self.weights, n, dropout_seed };
+        for (idx, step) in program.steps.iter().enumerate() {
+            if control.needed.is_some_and(|needed| !needed[idx]) {
+                continue;
+            }
+            if idx == 0 {
+                let [c, h, w] = step.shape;
+                let mut memory = self.arena.slots.take(plan.activation[0]);
+                shape::nchw_to_nhwc(n, c, h, w, inputs.into(), memory.view_mut().slice(0..inputs.len()))?;
+                self.arena.slots.put(plan.activation[0], memory);
+            } else {
+                let rule = step.norm_idx.map_or(NormRule::Stored, control.rule);
+                run.forward(idx, &mut self.norms, rule, control.report, &mut self.arena)?;
+            }
+            if let Some(taps) = control.taps.as_mut().filter(|taps| taps.has(&step.name)) {
+                let mut memory = self.arena.slots.take(plan.activation[idx]);
+                let flow = taps.see(&mut Activation::new(&step.name, n, step.shape, &mut memory));
+                self.arena.slots.put(plan.activation[idx], memory);
+                if flow? == Flow::Stop {
+                    return Ok(Flow::Stop);
+                }
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn check_inputs(&self, inputs: &[T], n: usize) -> Result<()> {
+        if n == 0 {
+            return Err(Error::EmptyBatch);
+        }
+        let shape = self.shared.graph.input_shape();
+        let expected = shape.iter().product::<usize>().saturating_mul(n);
+        if inputs.len() != expected {
+            return Err(Error::InputLength { n_examples: n, shape: shape.clone(), expected, got: inputs.len() });
+        }
+        Ok(())
+    }
+
+    /// The output of the latest pass that reached it, `[n, n_outputs]`; empty before the first.
+    pub fn output(&self) -> View<'_, T> {
+        let Some(Done { mode, n, .. }) = self.done else {
+            return View::Host(&[]);
+        };
+        let plan = self.shared.plan(mode);
+        let last = self.shared.program.steps.len() - 1;
+        self.arena.slots.view(plan.activation[last], n * self.shared.program.steps[last].n_elements())
+    }
+
+    /// Goes back through the latest [`Executor::forward`] and writes or adds the gradient of the parameters.
+    ///
+    /// # Shapes
+    /// `doutput` as [`Executor::output`].
+    ///
+    /// # Errors
+    /// [`Error::NoForward`] without such a pass, or when it was gone back through already; a wrong layout or length.
+    pub fn backward(&mut self, doutput: View<'_, T>, into: &mut Flat<T>, mode: Accumulate) -> Result<()> {
+        self.backward_with(into, mode, |_, gradient| Ok(gradient.copy_from(doutput)?))
+    }
+
+    /// [`Executor::backward`], with the gradient of the output written by `seed(output, gradient)` where it is needed.
+    pub(crate) fn backward_with<R>(
+        &mut self,
+        into: &mut Flat<T>,
+        mode: Accumulate,
+        seed: impl FnOnce(View<'_, T>, ViewMut<'_, T>) -> Result<R>,
+    ) -> Result<R> {
+        let Some(Done { n, pass, way_back: WayBack::Open, .. }) = self.done else {
+            return Err(Error::NoForward);
+        };
+        self.layout().check_same("the network", into.layout(), "the gradient")?;
+        self.done = Some(Done { mode: Mode::Training, n, pass, way_back: WayBack::Closed });
+        let shared = self.shared.clone();
+        let plan = &shared.training;
+        let last = shared.program.steps.len() - 1;
+        let run = Run { program: &shared.program, plan, weights: &self.weights, n, dropout_seed: pass.dropout_seed };
+        let Some(slot) = plan.gradient[last] else {
+            // Nothing learns: the loss is still wanted.
+            let mut memory = landscape_kernels::Memory::zeros(&self.device, run.len(last));
+            return seed(run.activation(&self.arena.slots, last), memory.view_mut());
+        };
+        self.arena.grow_packed_gradient(self.weights.packed.longest());
+        let mut memory = self.arena.slots.take(slot);
+        let result = seed(run.activation(&self.arena.slots, last), memory.view_mut().slice(0..run.len(last)));
+        self.arena.slots.put(slot, memory);
+        let result = result?;
+        let mut target = Target { into, mode };
+        for idx in (0..=last).rev() {
+            run.backward(idx, pass.norm, &self.norms, &mut target, &mut self.arena)?;
+        }
+        Ok(result)
+    }
+}
+
+impl Shared {
+    fn plan(&self, mode: Mode) -> &Plan {
+        match mode {
+            Mode::Evaluation => &self.evaluation,
+            Mode::Training => &self.training,
+        }
+    }
+
+    /// The scratch memory that the neediest convolution asks for.
+    fn scratch_len(&self, n: usize) -> usize {
+        let lens = self.program.steps.iter().filter_map(|step| conv2d_shape(&self.program, step, n)).map(|s| s.scratch_len());
+        lens.max().unwrap_or(0)
+    }
+}

@@ -1,0 +1,173 @@
+//! A network's loss on batches of examples, behind the seam that path algorithms know.
+
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::refresh;
+use landscape_core::{
+    Batches, Buffers, Coefficients, ControlPoints, Examples, Flat, NormRefresh, Objective, Pass, Stateful, Tally, Targets,
+};
+use landscape_graph::Graph;
+use landscape_kernels::loss::{LossSums, cross_entropy, squared_error};
+use landscape_kernels::{Accumulate, Device, Real, View, ViewMut};
+use std::sync::Arc;
+
+/// What is measured between outputs and targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Loss {
+    /// Softmax cross-entropy against class labels; the outputs are logits.
+    CrossEntropy,
+    /// Squared error against numbers, mean over the outputs of an example (PyTorch's `MSELoss`).
+    SquaredError,
+}
+
+impl Loss {
+    fn name(self) -> &'static str {
+        match self {
+            Loss::CrossEntropy => "cross_entropy",
+            Loss::SquaredError => "squared_error",
+        }
+    }
+}
+
+/// The loss of a network on batches of examples.
+///
+/// ```
+/// use landscape_core::{Examples, Flat, Objective, Pass, Targets};
+/// use landscape_graph::{Bias, GraphBuilder};
+/// use landscape_kernels::{Accumulate, Device};
+/// use landscape_network::{Loss, NetworkObjective};
+/// use std::sync::Arc;
+///
+/// let mut b = GraphBuilder::new([2]);
+/// let fc = b.linear("fc", b.input(), 3, Bias::On)?;
+/// let mut objective = NetworkObjective::<f64>::new(Arc::new(b.finish(fc)?), &Device::Cpu, Loss::CrossEntropy)?;
+/// let batch = Examples { inputs: vec![1.0, 2.0], n_examples: 1, targets: Targets::Classes(vec![2]) };
+/// let tally = objective.measure(&batch, Pass::EVALUATE)?; // at the origin all classes are equally likely
+/// assert!((tally.nll() - 3.0_f64.ln()).abs() < 1e-12);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct NetworkObjective<T> {
+    executor: Executor<T>,
+    loss: Loss,
+}
+
+impl<T: Real> NetworkObjective<T> {
+    /// The loss of `graph`, at the origin of weight space and with the statistics of a new network.
+    ///
+    /// # Errors
+    /// [`Error::Output`] if the graph ends in an image.
+    pub fn new(graph: Arc<Graph>, device: &Device, loss: Loss) -> Result<Self> {
+        Ok(NetworkObjective { executor: Executor::new(graph, device)?, loss })
+    }
+
+    /// Another one at the same point, which shares the graph and has weights, statistics and activations of its own.
+    pub fn fork(&self) -> Self {
+        NetworkObjective { executor: self.executor.fork(), loss: self.loss }
+    }
+
+    /// Goes to `point`: a move with one control point.
+    ///
+    /// # Errors
+    /// If its layout is not the network's.
+    pub fn set_point(&mut self, point: &Flat<T>) -> Result<()> {
+        self.executor.load(point)
+    }
+
+    /// What is measured.
+    pub fn loss(&self) -> Loss {
+        self.loss
+    }
+
+    /// The network.
+    pub fn executor(&self) -> &Executor<T> {
+        &self.executor
+    }
+
+    /// The network, to run it with taps or without targets.
+    pub fn executor_mut(&mut self) -> &mut Executor<T> {
+        &mut self.executor
+    }
+
+    /// Fails, before anything runs, on targets that the loss cannot take.
+    fn check_targets(&self, batch: &Examples<T>) -> Result<()> {
+        let fail = |expected: String, got: String| Err(Error::Targets { loss: self.loss.name(), expected, got });
+        let n_outputs = self.executor.graph().output_shape().iter().product::<usize>();
+        match (self.loss, &batch.targets) {
+            (Loss::CrossEntropy, Targets::Classes(labels)) => {
+                if labels.len() != batch.n_examples {
+                    return fail(format!("{} class labels", batch.n_examples), labels.len().to_string());
+                }
+                match labels.iter().position(|&label| label as usize >= n_outputs) {
+                    Some(row) => {
+                        let label = labels[row];
+                        Err(landscape_kernels::Error::Label { op: self.loss.name(), row, label, n_classes: n_outputs }.into())
+                    }
+                    None => Ok(()),
+                }
+            }
+            (Loss::SquaredError, Targets::Values(values)) => {
+                if values.len() != batch.n_examples.saturating_mul(n_outputs) {
+                    return fail(format!("{n_outputs} numbers for each of {} examples", batch.n_examples), values.len().to_string());
+                }
+                Ok(())
+            }
+            (Loss::CrossEntropy, Targets::Values(_)) => fail("class labels".to_owned(), "numbers".to_owned()),
+            (Loss::SquaredError, Targets::Classes(_)) => fail("numbers".to_owned(), "class labels".to_owned()),
+        }
+    }
+}
+
+/// The loss of outputs, and scale times its gradient.
+fn loss_of<T: Real>(batch: &Examples<T>, outputs: View<'_, T>, gradient: Option<(ViewMut<'_, T>, f64)>) -> Result<Tally> {
+    let n_outputs = outputs.len() / batch.n_examples;
+    let (LossSums { loss_nats_sum, .. }, n_wrong) = match &batch.targets {
+        Targets::Classes(labels) => {
+            let sums = cross_entropy(batch.n_examples, n_outputs, outputs, labels, gradient)?;
+            (sums, Some(sums.n_wrong))
+        }
+        Targets::Values(values) => (squared_error(batch.n_examples, n_outputs, outputs, values.into(), gradient)?, None),
+    };
+    Ok(Tally { n_examples: batch.n_examples as u64, loss_nats_sum, n_wrong })
+}
+
+impl<T: Real> Objective for NetworkObjective<T> {
+    type Batch = Examples<T>;
+    type Scalar = T;
+
+    fn weights(&self) -> &Flat<T> {
+        self.executor.weights()
+    }
+
+    fn move_to(&mut self, points: &ControlPoints<T>, c: &Coefficients) -> landscape_core::Result<()> {
+        Ok(self.executor.move_to(points, c)?)
+    }
+
+    fn measure(&mut self, batch: &Examples<T>, pass: Pass) -> landscape_core::Result<Tally> {
+        self.check_targets(batch)?;
+        self.executor.evaluate(&batch.inputs, batch.n_examples, pass)?;
+        Ok(loss_of(batch, self.executor.output(), None)?)
+    }
+
+    fn gradient(&mut self, batch: &Examples<T>, pass: Pass, into: &mut Flat<T>, mode: Accumulate) -> landscape_core::Result<Tally> {
+        self.check_targets(batch)?;
+        self.executor.forward(&batch.inputs, batch.n_examples, pass)?;
+        let scale = 1.0 / batch.n_examples as f64;
+        Ok(self.executor.backward_with(into, mode, |outputs, gradient| loss_of(batch, outputs, Some((gradient, scale))))?)
+    }
+}
+
+impl<T: Real> Stateful for NetworkObjective<T> {
+    fn buffers(&self) -> &Buffers {
+        self.executor.buffers()
+    }
+
+    fn set_buffers(&mut self, buffers: &Buffers) -> landscape_core::Result<()> {
+        Ok(self.executor.set_buffers(buffers)?)
+    }
+
+    fn refresh(&mut self, how: NormRefresh, batches: &dyn Batches<Batch = Examples<T>>) -> landscape_core::Result<()> {
+        Ok(refresh::refresh(&mut self.executor, how, batches)?)
+    }
+}

@@ -1,0 +1,195 @@
+//! Which memory each activation and gradient lives in, decided once per graph.
+//!
+//! Idea: number the forward and reverse steps in time; every activation and gradient is a *value* that lives from the step that
+//! writes it to the last one that reads it; values that do not overlap share a slot. Sizes are per example, so one plan serves all
+//! batch sizes and slots only grow. Which reverse step is the first to write a gradient is known here too: it overwrites, the later
+//! ones add, and nothing is ever cleared. A sum hands its gradient on to one of its inputs by sharing the slot instead of copying.
+
+use crate::step::{Program, Step};
+use landscape_graph::Op;
+use landscape_kernels::Accumulate;
+
+/// What a reverse step does to the gradient of one of its inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GradientWrite {
+    /// Nothing upstream learns.
+    Skip,
+    /// Compute it and write or add it.
+    Compute(Accumulate),
+    /// It is there already: the input's gradient shares the slot of the step's own.
+    Shared,
+}
+
+/// A place for activations and gradients.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The slot of each node's activation.
+    pub activation: Vec<usize>,
+    /// Which nodes have parameters in them or before them; the others are not gone back through.
+    pub learns: Vec<bool>,
+    /// The slot of each node's gradient, where it has one.
+    pub gradient: Vec<Option<usize>>,
+    /// Per node and input, what the reverse step does.
+    pub writes: Vec<Vec<GradientWrite>>,
+    /// Which index memory a max pooling writes to.
+    pub argmax: Vec<Option<usize>>,
+    /// Indices per example that each index memory holds.
+    pub argmax_sizes: Vec<usize>,
+    /// Numbers per example that each slot holds.
+    pub slot_sizes: Vec<usize>,
+}
+
+/// What a value needs: its size per example, and the first and last step that touch it.
+struct Value {
+    size: usize,
+    first: usize,
+    last: usize,
+}
+
+/// What the reverse step of an op reads of the forward pass.
+fn reads_input(op: &Op) -> bool {
+    matches!(op, Op::Linear { .. } | Op::Conv2d { .. } | Op::BatchNorm { .. } | Op::Gelu { .. })
+}
+
+fn reads_output(op: &Op) -> bool {
+    matches!(op, Op::Relu)
+}
+
+impl Plan {
+    /// For forward passes alone: an activation lives until its last reader has run.
+    pub fn evaluation(program: &Program) -> Self {
+        let n_nodes = program.steps.len();
+        let values = activations(program, |_| None);
+        let (activation, slot_sizes) = assign(&values);
+        // Nobody reads the indices, so all poolings write to the same memory.
+        let argmax: Vec<_> = program.steps.iter().map(|s| matches!(s.op, Op::MaxPool2d { .. }).then_some(0)).collect();
+        let longest = argmax_lens(program).max();
+        let argmax_sizes = longest.into_iter().collect();
+        Plan {
+            activation,
+            learns: vec![false; n_nodes],
+            gradient: vec![None; n_nodes],
+            writes: vec![Vec::new(); n_nodes],
+            argmax,
+            argmax_sizes,
+            slot_sizes,
+        }
+    }
+
+    /// For a forward pass and its reverse.
+    pub fn training(program: &Program) -> Self {
+        let n_nodes = program.steps.len();
+        // Forward steps are 0..n, step n writes the gradient of the output, then come the reverse steps.
+        let reverse = |idx: usize| 2 * n_nodes - idx;
+        let learns = learns(program);
+        let mut values = activations(program, |idx| learns[idx].then(|| reverse(idx)));
+        let mut value_of: Vec<Option<usize>> = vec![None; n_nodes];
+        let mut writes: Vec<Vec<GradientWrite>> = vec![Vec::new(); n_nodes];
+        if learns[n_nodes - 1] {
+            value_of[n_nodes - 1] = Some(values.len());
+            values.push(Value { size: program.steps[n_nodes - 1].n_elements(), first: n_nodes, last: reverse(n_nodes - 1) });
+        }
+        for idx in (0..n_nodes).rev() {
+            let step = &program.steps[idx];
+            let mut can_share = matches!(step.op, Op::Add) && step.inputs[0] != step.inputs[1];
+            for &input in &step.inputs {
+                // The kernel of batch norm yields its input's gradient in any case, so that gets a place even where nobody reads it.
+                let wanted = learns[input] || matches!(step.op, Op::BatchNorm { .. });
+                let write = if !(learns[idx] && wanted) {
+                    GradientWrite::Skip
+                } else if let Some(value) = value_of[input] {
+                    values[value].last = values[value].last.max(reverse(input));
+                    GradientWrite::Compute(Accumulate::Add)
+                } else if can_share {
+                    can_share = false;
+                    let value = value_of[idx].expect("every reader that learns has written this gradient");
+                    values[value].last = reverse(input);
+                    value_of[input] = Some(value);
+                    GradientWrite::Shared
+                } else {
+                    value_of[input] = Some(values.len());
+                    values.push(Value { size: program.steps[input].n_elements(), first: reverse(idx), last: reverse(input) });
+                    GradientWrite::Compute(Accumulate::Overwrite)
+                };
+                writes[idx].push(write);
+            }
+        }
+        let (slots, slot_sizes) = assign(&values);
+        let mut n_pools = 0;
+        let argmax = program.steps.iter().map(|s| {
+            matches!(s.op, Op::MaxPool2d { .. }).then(|| {
+                n_pools += 1;
+                n_pools - 1
+            })
+        });
+        Plan {
+            argmax: argmax.collect(),
+            argmax_sizes: argmax_lens(program).collect(),
+            activation: slots[..n_nodes].to_vec(),
+            gradient: value_of.into_iter().map(|value| value.map(|v| slots[v])).collect(),
+            writes,
+            learns,
+            slot_sizes,
+        }
+    }
+}
+
+/// Indices per example of each max pooling.
+fn argmax_lens(program: &Program) -> impl Iterator<Item = usize> + '_ {
+    program.steps.iter().filter(|s| matches!(s.op, Op::MaxPool2d { .. })).map(Step::n_elements)
+}
+
+/// Which nodes have parameters in them or before them: the others get no gradient.
+fn learns(program: &Program) -> Vec<bool> {
+    let mut learns: Vec<bool> = Vec::new();
+    for step in &program.steps {
+        learns.push(step.has_parameters() || step.inputs.iter().any(|&input| learns[input]));
+    }
+    learns
+}
+
+/// The activations as values; `reverse` gives the time of a node's reverse step, if it has one.
+fn activations(program: &Program, reverse: impl Fn(usize) -> Option<usize>) -> Vec<Value> {
+    let mut values: Vec<Value> =
+        program.steps.iter().enumerate().map(|(idx, s)| Value { size: s.n_elements(), first: idx, last: idx }).collect();
+    for (idx, step) in program.steps.iter().enumerate() {
+        for &input in &step.inputs {
+            values[input].last = values[input].last.max(idx);
+            if let Some(time) = reverse(idx).filter(|_| reads_input(&step.op)) {
+                values[input].last = values[input].last.max(time);
+            }
+        }
+        if let Some(time) = reverse(idx).filter(|_| reads_output(&step.op)) {
+            values[idx].last = values[idx].last.max(time);
+        }
+    }
+    // The output can be looked at afterwards.
+    if let Some(output) = values.last_mut() {
+        output.last = usize::MAX;
+    }
+    values
+}
+
+/// Gives each value a slot that no other one alive at the same time has: the smallest that is large enough, else the largest,
+/// which then grows, else a new one.
+fn assign(values: &[Value]) -> (Vec<usize>, Vec<usize>) {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by_key(|&v| values[v].first);
+    let mut slots = vec![0; values.len()];
+    let mut sizes: Vec<usize> = Vec::new();
+    let mut busy_until: Vec<usize> = Vec::new();
+    for v in order {
+        let value = &values[v];
+        let free = || (0..sizes.len()).filter(|&s| busy_until[s] < value.first);
+        let fitting = free().filter(|&s| sizes[s] >= value.size).min_by_key(|&s| sizes[s]);
+        let slot = fitting.or_else(|| free().max_by_key(|&s| sizes[s])).unwrap_or_else(|| {
+            sizes.push(0);
+            busy_until.push(0);
+            sizes.len() - 1
+        });
+        sizes[slot] = sizes[slot].max(value.size);
+        busy_until[slot] = value.last;
+        slots[v] = slot;
+    }
+    (slots, sizes)
+}

@@ -1,0 +1,140 @@
+//! Batch-norm statistics taken anew at a point.
+//!
+//! Three of the methods pass the data once, each batch normalised by its own statistics, and differ in how they put the batches
+//! together. With batch statistics (m_b, v_b; v_b biased) of n_b values per channel, from a batch of e_b examples:
+//! - `BatchAverage`: μ = Σ e_b·m_b / Σ e_b, σ² = Σ e_b·v_b·n_b/(n_b − 1) / Σ e_b;
+//! - `TorchCumulative`: the same with e_b = 1;
+//! - `Pooled`: μ and σ² = Σ n_b·(v_b + (m_b − μ)²) / Σ n_b, the mean and biased variance of all values together.
+//!
+//! `Sequential` takes the pooled statistics of a layer only when the layers before it have theirs, and normalises by those on the way,
+//! so that no batch is ever normalised by itself: it yields the fixed point that evaluation sees. Layers that do not follow one
+//! another share a pass. Nothing is dropped by dropout in any of them, and `num_batches_tracked` becomes the number of batches.
+//!
+//! # Source
+//! `BatchAverage`: `utils.update_bn` of dnn-mode-connectivity (momentum b/(n + b) from reset statistics is this weighted mean);
+//! `TorchCumulative`: `torch.optim.swa_utils.update_bn` (momentum `None`). The merge of moments is that of Chan, Golub and LeVeque 1983.
+
+use crate::error::{Error, Result};
+use crate::executor::{Control, Executor};
+use crate::norm::{BatchStatistics, NormRule};
+use crate::step::Program;
+use landscape_core::{Batches, Examples, NormRefresh};
+use landscape_graph::Op;
+use landscape_kernels::Real;
+
+/// Takes the statistics of all batch norms of a network anew, from epoch 0 of `batches`.
+///
+/// # Errors
+/// [`Error::NoBatches`] if there are none and the network has batch norm, and what running them yields; the statistics are then as before.
+///
+/// # Complexity
+/// One forward pass over the batches, up to the last batch norm; for [`NormRefresh::Sequential`] one per batch norm on the longest path.
+pub fn refresh<T: Real>(executor: &mut Executor<T>, how: NormRefresh, batches: &dyn Batches<Batch = Examples<T>>) -> Result<()> {
+    if executor.program().norms.is_empty() {
+        return Ok(());
+    }
+    if batches.n_batches() == 0 {
+        return Err(Error::NoBatches);
+    }
+    let levels = Levels::of(executor.program());
+    match how {
+        NormRefresh::Sequential => {
+            let before = executor.buffers().clone();
+            for level in 1..=levels.n_levels() {
+                let pass = one_pass(executor, how, batches, &levels.norms_at(level), &|norm_idx| match levels.of_norm[norm_idx] {
+                    at if at < level => NormRule::Stored,
+                    _ => NormRule::Measure,
+                });
+                if let Err(error) = pass {
+                    executor.norms_mut().set_buffers(&before);
+                    return Err(error);
+                }
+            }
+        }
+        _ => {
+            let all: Vec<usize> = (0..executor.program().norms.len()).collect();
+            one_pass(executor, how, batches, &all, &|_| NormRule::Report)?;
+        }
+    }
+    executor.mark_fresh();
+    Ok(())
+}
+
+/// Passes all batches once and stores the statistics of `norms`.
+fn one_pass<T: Real>(
+    executor: &mut Executor<T>,
+    how: NormRefresh,
+    batches: &dyn Batches<Batch = Examples<T>>,
+    norms: &[usize],
+    rule: &dyn Fn(usize) -> NormRule,
+) -> Result<()> {
+    let program = executor.program();
+    let nodes: Vec<usize> = norms.iter().map(|&norm_idx| program.norms[norm_idx].node).collect();
+    let needed = program.ancestors(&nodes);
+    let mut sums: Vec<Moments> = program.norms.iter().map(|slots| Moments::new(slots.channels)).collect();
+    for batch_idx in 0..batches.n_batches() {
+        let batch = batches.batch(0, batch_idx)?;
+        let mut report = |statistics: &BatchStatistics<'_, T>| sums[statistics.norm_idx].add(how, batch.n_examples, statistics);
+        let control = Control { needed: Some(&needed), rule, report: &mut report, taps: None };
+        executor.run_controlled(&batch.inputs, batch.n_examples, control)?;
+    }
+    executor.store_statistics(norms.iter().map(|&norm_idx| (norm_idx, &sums[norm_idx])), batches.n_batches());
+    Ok(())
+}
+
+/// Statistics of all batches so far, in double precision.
+#[derive(Debug, Clone)]
+pub(crate) struct Moments {
+    weight: f64,
+    pub mean: Vec<f64>,
+    pub var: Vec<f64>,
+}
+
+impl Moments {
+    fn new(channels: usize) -> Self {
+        Moments { weight: 0.0, mean: vec![0.0; channels], var: vec![0.0; channels] }
+    }
+
+    /// Moves towards a batch's statistics by its share of all weight so far.
+    fn add<T: Real>(&mut self, how: NormRefresh, n_examples: usize, batch: &BatchStatistics<'_, T>) {
+        let n = batch.n_rows as f64;
+        // The variance a batch adds, per unit of its own, and whether differences of the means count.
+        let (weight, factor, between) = match how {
+            NormRefresh::BatchAverage => (n_examples as f64, n / (n - 1.0), 0.0),
+            NormRefresh::TorchCumulative => (1.0, n / (n - 1.0), 0.0),
+            _ => (n, 1.0, 1.0),
+        };
+        self.weight += weight;
+        let share = weight / self.weight;
+        let rows = self.mean.iter_mut().zip(&mut self.var).zip(batch.mean.host().iter().zip(batch.var.host()));
+        for ((mean, var), (batch_mean, batch_var)) in rows {
+            let d = batch_mean.to_f64() - *mean;
+            *mean += share * d;
+            *var += share * (factor * batch_var.to_f64() - *var) + between * share * (1.0 - share) * d * d;
+        }
+    }
+}
+
+/// How many batch norms stand before each one on the longest path, itself included.
+struct Levels {
+    of_norm: Vec<usize>,
+}
+
+impl Levels {
+    fn of(program: &Program) -> Self {
+        let mut of_node: Vec<usize> = Vec::new();
+        for step in &program.steps {
+            let before = step.inputs.iter().map(|&input| of_node[input]).max().unwrap_or(0);
+            of_node.push(before + usize::from(matches!(step.op, Op::BatchNorm { .. })));
+        }
+        Levels { of_norm: program.norms.iter().map(|slots| of_node[slots.node]).collect() }
+    }
+
+    fn n_levels(&self) -> usize {
+        self.of_norm.iter().copied().max().unwrap_or(0)
+    }
+
+    fn norms_at(&self, level: usize) -> Vec<usize> {
+        (0..self.of_norm.len()).filter(|&norm_idx| self.of_norm[norm_idx] == level).collect()
+    }
+}
