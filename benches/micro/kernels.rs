@@ -64,8 +64,9 @@ fn normalisation(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("batch_norm");
     for (channels, size) in [(16, 32), (32, 16), (64, 8)] {
         let s = BatchNormShape { n_rows: BATCH * size * size, channels };
-        group.throughput(Throughput::Elements(s.n_elements() as u64));
-        let (x, dy, w) = (values(s.n_elements()), values(s.n_elements()), values(channels));
+        let len = s.n_rows * channels;
+        group.throughput(Throughput::Elements(len as u64));
+        let (x, dy, w) = (values(len), values(len), values(channels));
         let (mut y, mut mean, mut var, mut dw, mut db) = (x.clone(), w.clone(), w.clone(), w.clone(), w.clone());
         group.bench_function(format!("{channels} {size}x{size} statistics"), |b| {
             b.iter(|| batch_norm::statistics(black_box(&s), (&x).into(), (&mut mean).into(), (&mut var).into()).expect("fits"));

@@ -3,6 +3,7 @@
 //! y = (x − μ) / √(σ² + ε) · γ + β with μ and σ² per channel, either of this batch or stored.
 //! Running statistics, and the unbiased variance that PyTorch keeps in them, are the caller's business.
 
+use crate::check::n_elements;
 use crate::error::{Error, Result, check_len};
 use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::parallel::{CHUNK, for_each_chunk_mut};
@@ -22,8 +23,11 @@ pub struct BatchNormShape {
 
 impl BatchNormShape {
     /// Elements of an activation.
-    pub fn n_elements(&self) -> usize {
-        self.n_rows * self.channels
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the product overflows.
+    pub fn n_elements(&self) -> Result<usize> {
+        n_elements(OP, &[self.n_rows, self.channels])
     }
 }
 
@@ -35,7 +39,7 @@ impl BatchNormShape {
 /// `x` `[n_rows, channels]`; `mean`, `var` `[channels]`.
 ///
 /// # Errors
-/// [`Error::Length`] where an operand does not fit; [`Error::Shape`] if there are no rows.
+/// [`Error::Length`] where an operand does not fit; [`Error::Shape`] if there are no rows or the sizes overflow.
 ///
 /// # Source
 /// Ioffe and Szegedy 2015, algorithm 1; the shifted sums are those of Chan, Golub and LeVeque 1983.
@@ -48,7 +52,7 @@ impl BatchNormShape {
 /// # Ok::<(), landscape_kernels::Error>(())
 /// ```
 pub fn statistics<T: Real>(shape: &BatchNormShape, x: View<'_, T>, mean: ViewMut<'_, T>, var: ViewMut<'_, T>) -> Result<()> {
-    check_len(OP, "x", shape.n_elements(), x.len())?;
+    check_len(OP, "x", shape.n_elements()?, x.len())?;
     check_len(OP, "mean", shape.channels, mean.len())?;
     check_len(OP, "var", shape.channels, var.len())?;
     check_rows(shape)?;
@@ -85,8 +89,8 @@ pub fn normalize<T: Real>(
     bias: Option<View<'_, T>>,
     y: ViewMut<'_, T>,
 ) -> Result<()> {
-    check_len(OP, "x", shape.n_elements(), x.len())?;
-    check_len(OP, "y", shape.n_elements(), y.len())?;
+    check_len(OP, "x", shape.n_elements()?, x.len())?;
+    check_len(OP, "y", shape.n_elements()?, y.len())?;
     check_channels(shape, mean, var, weight)?;
     if let Some(bias) = bias {
         check_len(OP, "bias", shape.channels, bias.len())?;
@@ -116,7 +120,7 @@ pub fn normalize<T: Real>(
 /// `dweight` and `dbias`.
 ///
 /// # Errors
-/// [`Error::Length`] where an operand does not fit; [`Error::Shape`] if there are no rows.
+/// [`Error::Length`] where an operand does not fit; [`Error::Shape`] if there are no rows or the sizes overflow.
 #[allow(clippy::too_many_arguments)]
 pub fn backward_batch<T: Real>(
     shape: &BatchNormShape,
@@ -185,9 +189,9 @@ fn backward<T: Real>(
     dbias: Option<ViewMut<'_, T>>,
     mode: Accumulate,
 ) -> Result<()> {
-    check_len(OP, "x", shape.n_elements(), x.len())?;
-    check_len(OP, "dy", shape.n_elements(), dy.len())?;
-    check_len(OP, "dx", shape.n_elements(), dx.len())?;
+    check_len(OP, "x", shape.n_elements()?, x.len())?;
+    check_len(OP, "dy", shape.n_elements()?, dy.len())?;
+    check_len(OP, "dx", shape.n_elements()?, dx.len())?;
     check_channels(shape, mean, var, weight)?;
     for (operand, values) in [("dweight", &dweight), ("dbias", &dbias)] {
         if let Some(values) = values {
@@ -347,7 +351,7 @@ mod tests {
     }
 
     fn matches_naive<T: Real>(s: &BatchNormShape, n_ulps: f64) {
-        let (x, w, b) = (values::<T>(s.n_elements(), 1), values::<T>(s.channels, 2), values::<T>(s.channels, 3));
+        let (x, w, b) = (values::<T>(s.n_elements().unwrap(), 1), values::<T>(s.channels, 2), values::<T>(s.channels, 3));
         let wide = |v: &[T]| v.iter().map(|v| v.to_f64()).collect::<Vec<_>>();
         let [mean, var, y] = run(s, &x, Some(&w), Some(&b));
         let (naive_mean, naive_var) = naive::statistics(s, &wide(&x));
@@ -376,7 +380,8 @@ mod tests {
     #[test]
     fn gradients_are_those_of_the_forward_pass() {
         for s in [shape(7, 3), shape(2, 1), shape(50, 5)] {
-            let (x, w, b, g) = (values(s.n_elements(), 1), values(s.channels, 2), values(s.channels, 3), values(s.n_elements(), 4));
+            let (x, w, b, g) =
+                (values(s.n_elements().unwrap(), 1), values(s.channels, 2), values(s.channels, 3), values(s.n_elements().unwrap(), 4));
             let [mean, var, _] = run(&s, &x, Some(&w), Some(&b));
             let whole = |x: &[f64], w: &[f64], b: &[f64]| {
                 let (mean, var) = naive::statistics(&s, x);
@@ -402,7 +407,7 @@ mod tests {
     #[test]
     fn normalised_columns_have_mean_zero_and_variance_one() {
         let s = shape(1000, 7);
-        let x: Vec<f32> = values::<f32>(s.n_elements(), 1).iter().map(|v| v * 3.0 + 1000.0).collect();
+        let x: Vec<f32> = values::<f32>(s.n_elements().unwrap(), 1).iter().map(|v| v * 3.0 + 1000.0).collect();
         let [mean, _, y] = run(&s, &x, None, None);
         let y: Vec<f64> = y.iter().map(|&v| f64::from(v)).collect();
         let (y_mean, y_var) = naive::statistics(&s, &y);
@@ -414,7 +419,7 @@ mod tests {
     #[test]
     fn a_constant_column_has_variance_zero_and_nan_stays() {
         let s = shape(777, 2);
-        let mut x = vec![0.1_f32; s.n_elements()];
+        let mut x = vec![0.1_f32; s.n_elements().unwrap()];
         let [mean, var, y] = run(&s, &x, None, None);
         assert_eq!((mean, var), (vec![0.1; 2], vec![0.0; 2]));
         assert!(y.iter().all(|&v| v == 0.0));
@@ -426,7 +431,8 @@ mod tests {
     #[test]
     fn threads_do_not_change_bits() {
         let s = shape(9000, 24);
-        let (x, w, g) = (values::<f32>(s.n_elements(), 1), values::<f32>(s.channels, 2), values::<f32>(s.n_elements(), 4));
+        let (x, w, g) =
+            (values::<f32>(s.n_elements().unwrap(), 1), values::<f32>(s.channels, 2), values::<f32>(s.n_elements().unwrap(), 4));
         on_pools(|| {
             let [mean, var, y] = run(&s, &x, Some(&w), None);
             let [dx, dw, db] = gradients(&s, Through::Batch, &x, &mean, &var, &w, &g);
@@ -441,6 +447,7 @@ mod tests {
         assert_eq!(err.to_string(), "`batch_norm`: `x` must have 4 elements, got 3");
         let err = statistics(&shape(0, 2), (&[][..]).into(), (&mut mean[..]).into(), (&mut var[..]).into()).unwrap_err();
         assert_eq!(err.to_string(), "`batch_norm`: `n_rows` must be at least 1, got 0");
+        assert!(statistics(&shape(usize::MAX, 2), (&[][..]).into(), (&mut mean[..]).into(), (&mut var[..]).into()).is_err());
         let (s, x, mut y) = (shape(2, 2), [0.0_f32; 4], [0.0_f32; 4]);
         let short = Some((&x[..1]).into());
         assert!(normalize(&s, (&x[..]).into(), (&mean[..]).into(), (&var[..]).into(), EPS, short, None, (&mut y[..]).into()).is_err());

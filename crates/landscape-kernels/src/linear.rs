@@ -2,6 +2,7 @@
 //!
 //! The result is cut into fixed tiles, each one product on one thread: no sum ever crosses tasks, so nothing is reduced.
 
+use crate::check::n_elements;
 use crate::error::{Result, check_len};
 use crate::gemm::{Dims, Strides, product};
 use crate::memory::{Accumulate, Real, View, ViewMut};
@@ -31,7 +32,7 @@ pub struct LinearShape {
 /// `x` `[n_rows, in_features]`, `weight` `[out_features, in_features]`, `bias` `[out_features]`, `y` `[n_rows, out_features]`.
 ///
 /// # Errors
-/// [`crate::Error::Length`] where an operand does not fit.
+/// [`crate::Error::Length`] where an operand does not fit, [`crate::Error::Shape`] for sizes whose product overflows.
 ///
 /// ```
 /// use landscape_kernels::linear::{LinearShape, forward};
@@ -49,9 +50,9 @@ pub fn forward<T: Real>(
     y: ViewMut<'_, T>,
 ) -> Result<()> {
     let &LinearShape { n_rows, in_features, out_features } = shape;
-    check_len(OP, "x", n_rows * in_features, x.len())?;
-    check_len(OP, "weight", out_features * in_features, weight.len())?;
-    check_len(OP, "y", n_rows * out_features, y.len())?;
+    check_len(OP, "x", n_elements(OP, &[n_rows, in_features])?, x.len())?;
+    check_len(OP, "weight", n_elements(OP, &[out_features, in_features])?, weight.len())?;
+    check_len(OP, "y", n_elements(OP, &[n_rows, out_features])?, y.len())?;
     let y = y.host();
     let mut mode = Accumulate::Overwrite;
     if let Some(bias) = bias {
@@ -73,7 +74,7 @@ pub fn forward<T: Real>(
 /// As [`forward`]; `dy` like `y`, `dx` like `x`.
 ///
 /// # Errors
-/// [`crate::Error::Length`] where an operand does not fit.
+/// [`crate::Error::Length`] where an operand does not fit, [`crate::Error::Shape`] for sizes whose product overflows.
 pub fn backward_input<T: Real>(
     shape: &LinearShape,
     weight: View<'_, T>,
@@ -82,9 +83,9 @@ pub fn backward_input<T: Real>(
     mode: Accumulate,
 ) -> Result<()> {
     let &LinearShape { n_rows, in_features, out_features } = shape;
-    check_len(OP, "weight", out_features * in_features, weight.len())?;
-    check_len(OP, "dy", n_rows * out_features, dy.len())?;
-    check_len(OP, "dx", n_rows * in_features, dx.len())?;
+    check_len(OP, "weight", n_elements(OP, &[out_features, in_features])?, weight.len())?;
+    check_len(OP, "dy", n_elements(OP, &[n_rows, out_features])?, dy.len())?;
+    check_len(OP, "dx", n_elements(OP, &[n_rows, in_features])?, dx.len())?;
     let dims = Dims { m: n_rows, n: in_features, k: out_features };
     tiled(dims, (dy.host(), Strides::row_major(out_features)), (weight.host(), Strides::row_major(in_features)), dx.host(), mode);
     Ok(())
@@ -96,7 +97,7 @@ pub fn backward_input<T: Real>(
 /// As [`forward`]; `dweight` like `weight`, `dbias` like `bias`; `mode` is for both.
 ///
 /// # Errors
-/// [`crate::Error::Length`] where an operand does not fit.
+/// [`crate::Error::Length`] where an operand does not fit, [`crate::Error::Shape`] for sizes whose product overflows.
 pub fn backward_weight<T: Real>(
     shape: &LinearShape,
     x: View<'_, T>,
@@ -106,9 +107,9 @@ pub fn backward_weight<T: Real>(
     mode: Accumulate,
 ) -> Result<()> {
     let &LinearShape { n_rows, in_features, out_features } = shape;
-    check_len(OP, "x", n_rows * in_features, x.len())?;
-    check_len(OP, "dy", n_rows * out_features, dy.len())?;
-    check_len(OP, "dweight", out_features * in_features, dweight.len())?;
+    check_len(OP, "x", n_elements(OP, &[n_rows, in_features])?, x.len())?;
+    check_len(OP, "dy", n_elements(OP, &[n_rows, out_features])?, dy.len())?;
+    check_len(OP, "dweight", n_elements(OP, &[out_features, in_features])?, dweight.len())?;
     let (x, dy) = (x.host(), dy.host());
     if let Some(dbias) = dbias {
         check_len(OP, "dbias", out_features, dbias.len())?;
@@ -275,6 +276,9 @@ mod tests {
         assert!(forward(&s, (&x[..]).into(), (&w[..11]).into(), None, (&mut y[..]).into()).is_err());
         assert!(forward(&s, (&x[..]).into(), (&w[..]).into(), Some((&b[..3]).into()), (&mut y[..]).into()).is_err());
         assert!(forward(&s, (&x[..]).into(), (&w[..]).into(), None, (&mut y[..7]).into()).is_err());
+        let huge = shape(usize::MAX, 3, 4);
+        let err = forward(&huge, (&x[..]).into(), (&w[..]).into(), None, (&mut y[..]).into()).unwrap_err();
+        assert!(matches!(err, Error::Shape { .. }), "{err}");
         let mut dx = [0.0; 5];
         let result = backward_input(&s, (&w[..]).into(), (&y[..]).into(), (&mut dx[..]).into(), Accumulate::Add);
         assert!(matches!(result, Err(Error::Length { operand: "dx", expected: 6, got: 5, .. })));

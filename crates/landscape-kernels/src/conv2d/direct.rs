@@ -158,7 +158,7 @@ fn input_blocks(s: &Conv2dShape, padded: &Padded, max_inputs: usize) -> Vec<Inpu
 /// Brings the weights into the order `[block of outputs][block of inputs][tap][input][output of the block]`, zeros for missing outputs.
 fn reorder(s: &Conv2dShape, weights: Weights<'_, f32>, out: &mut [f32]) {
     let (taps, inputs, outputs, width) = (s.n_taps(), s.in_channels, s.out_channels, block_width(s));
-    for (block, out) in out.chunks_exact_mut(width * taps * inputs).enumerate() {
+    out.par_chunks_exact_mut(width * taps * inputs).enumerate().for_each(|(block, out)| {
         let first_output = block * width;
         let n = width.min(outputs - first_output);
         let mut rows = out.chunks_exact_mut(width);
@@ -176,7 +176,7 @@ fn reorder(s: &Conv2dShape, weights: Weights<'_, f32>, out: &mut [f32]) {
                 }
             }
         }
-    }
+    });
 }
 
 /// `scratch` from its first address that is a multiple of 64 bytes.

@@ -21,7 +21,8 @@ use shape::OP;
 
 /// y = x ∗ weight + bias (cross-correlation, as in PyTorch).
 ///
-/// y[n, i, j, o] = bias[o] + Σ_{r, s, c} x[n, i·stride + r·dilation − padding, j·stride + s·dilation − padding, c] · weight[o, c, r, s].
+/// `y[n,i,j,o] = bias[o] + Σ_{r,s,c} x[n, i·stride + r·dilation − padding, j·stride + s·dilation − padding, c] · weight[o,c,r,s]`,
+/// with zeros outside of x.
 ///
 /// # Shapes
 /// `x` `[n, h, w, in_channels]`, `packed` from [`pack_weight`], `bias` `[out_channels]`, `y` `[n, h′, w′, out_channels]`; `scratch`
