@@ -29,11 +29,15 @@ pub struct Values {
 
 impl Values {
     /// Of a tally, with the L2 term of weights whose squared norm is `squared_norm`.
+    ///
+    /// An infinite loss becomes NaN: the record cannot hold it, and a run that is resumed from its record must come to the same
+    /// result as one that was not.
     pub fn new(tally: &Tally, weight_decay: f64, squared_norm: f64) -> Self {
+        let recorded = |value: f64| if value.is_finite() { value } else { f64::NAN };
         let nll = tally.nll();
         // Without decay the weights do not count, even where they are infinite.
         let penalty = if weight_decay == 0.0 { 0.0 } else { 0.5 * weight_decay * squared_norm };
-        Values { loss: nll + penalty, nll, error: tally.error() }
+        Values { loss: recorded(nll + penalty), nll: recorded(nll), error: tally.error().map(recorded) }
     }
 }
 
@@ -53,7 +57,7 @@ pub struct Sample {
     /// Where on the path, from 0 to 1.
     pub t: f64,
     /// ‖φ(t) − φ(previous t)‖, 0 for the first sample.
-    #[serde(default)]
+    #[serde(default, with = "number")]
     pub dl: f64,
     /// The training split.
     pub train: Values,
@@ -469,6 +473,8 @@ mod tests {
         let tally = Tally { n_examples: 4, loss_nats_sum: 2.0, n_wrong: Some(1) };
         assert_eq!(Values::new(&tally, 0.5, 8.0), Values { loss: 2.5, nll: 0.5, error: Some(0.25) });
         assert_eq!(Values::new(&tally, 0.0, f64::INFINITY).loss, 0.5);
+        let diverged = Values::new(&Tally { loss_nats_sum: f64::INFINITY, ..tally }, 0.5, 8.0);
+        assert!(diverged.loss.is_nan() && diverged.nll.is_nan() && diverged.error == Some(0.25));
     }
 
     #[test]
