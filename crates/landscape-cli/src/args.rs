@@ -1,0 +1,336 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Join trained networks by curves of low loss, and look at what lies between them.
+#[derive(Debug, Parser)]
+#[command(name = "landscape", version, max_term_width = 110, propagate_version = true)]
+#[command(after_help = "Start with `landscape demo`. Exit codes: 0 done, 1 the run failed, 2 the request or an input is wrong, 130 interrupted (state saved).")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train one network from scratch or from a checkpoint
+    Train(TrainArgs),
+    /// Join two checkpoints (or a chain of them) by a trained curve of low loss
+    Connect(ConnectArgs),
+    /// Measure loss and error along a run's curve, or along the line between two checkpoints
+    Profile(ProfileArgs),
+    /// Write one point of a run's curve as an ordinary checkpoint
+    Point(PointArgs),
+    /// Measure the plane through three checkpoints, or through a run's curve
+    Plane(PlaneArgs),
+    /// Put runs into one self-contained HTML report
+    Report(ReportArgs),
+    /// Say what is in a checkpoint, and whether anything is wrong with it
+    Inspect(InspectArgs),
+    /// The whole job on embedded data: two networks, the line, the curve, the report
+    Demo(DemoArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What every command takes.
+#[derive(Debug, Args, Clone)]
+pub struct Common {
+    /// Seed of everything random
+    #[arg(long, global = true, default_value_t = 0, value_name = "N", help_heading = "Common options")]
+    pub seed: u64,
+    /// Threads to use; results do not depend on it [default: all cores]
+    #[arg(long, global = true, value_name = "N", help_heading = "Common options")]
+    pub threads: Option<std::num::NonZeroUsize>,
+    /// Where to compute: `cpu` or `cuda:N`
+    #[arg(long, global = true, default_value = "cpu", value_name = "DEVICE", help_heading = "Common options")]
+    pub device: String,
+    /// Print exactly one JSON document on stdout, everything else on stderr
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub json: bool,
+    /// The file (`train`, `point`) or run folder to write [default: a new numbered folder under `runs/`]
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Common options")]
+    pub out: Option<PathBuf>,
+    /// Replace an output that exists already
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub force: bool,
+    /// Print errors only
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub quiet: bool,
+    /// Go on with the run in `--out` where it stopped; start it if it never began
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub resume: bool,
+    /// End training (`train`, `connect`) after that many steps in all; `--resume` takes it further
+    #[arg(long, global = true, value_name = "N", help_heading = "Common options")]
+    pub max_steps: Option<u64>,
+}
+
+/// Which data, and how it is normalised.
+#[derive(Debug, Args, Clone)]
+pub struct DataArgs {
+    /// `digits` (embedded), `mnist:DIR`, `fashion:DIR`, `cifar10:DIR`, `cifar100:DIR` or `npz:FILE`
+    /// [default: what the checkpoint says; `digits` for a new network]
+    #[arg(long, value_name = "DATA")]
+    pub data: Option<String>,
+    /// Normalisation `MEAN/STD` (comma lists: one per channel) or `none` [default: the checkpoint's, else the data's own]
+    #[arg(long, value_name = "MEAN/STD")]
+    pub normalize: Option<String>,
+}
+
+/// What a file without our metadata holds.
+#[derive(Debug, Args, Clone)]
+pub struct ModelArgs {
+    /// Architecture of checkpoints that do not say it: `mlp:784-512-10`, `cnn`, `convfc`, `vgg11`, `vgg11_bn`, `vgg16`,
+    /// `vgg16_bn`, `resnet20`, `resnet32`, `resnet56`
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OptimizerName {
+    Sgd,
+    Adam,
+    Adamw,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CurveName {
+    Bezier,
+    Polychain,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InitName {
+    Line,
+    Arc,
+    Random,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DecayOnName {
+    Point,
+    ControlPoints,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RefreshName {
+    /// The reference: sample-weighted averages of batch statistics
+    BatchAverage,
+    /// torch.optim.swa_utils.update_bn: every batch counts the same
+    TorchCumulative,
+    /// The statistics of all examples pooled, in one pass
+    Pooled,
+    /// Layer by layer: independent of batching and order
+    Sequential,
+}
+
+/// How batch-norm statistics are taken anew at each point.
+#[derive(Debug, Args, Clone)]
+pub struct RefreshArgs {
+    /// How batch-norm statistics are taken anew at each point
+    #[arg(long, value_enum, default_value = "batch-average", value_name = "HOW")]
+    pub refresh: RefreshName,
+    /// Take statistics over augmented data, as the reference does [default: plain data in fixed order]
+    #[arg(long)]
+    pub refresh_augmented: bool,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct TrainArgs {
+    /// Architecture: `mlp`, `mlp:784-512-10`, `cnn`, `convfc`, `vgg11`, `vgg11_bn`, `vgg16`, `vgg16_bn`, `resnet20`, `resnet32`,
+    /// `resnet56` [default: `mlp`, or that of `--init-from`]
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Passes over the training data
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub epochs: u64,
+    /// Examples per step
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub batch_size: usize,
+    /// Base learning rate [default: 0.05 for sgd, 0.001 for adam and adamw]
+    #[arg(long, value_name = "RATE")]
+    pub lr: Option<f64>,
+    /// Optimiser
+    #[arg(long, value_enum, default_value = "sgd")]
+    pub optimizer: OptimizerName,
+    /// `constant`, `cosine`, `garipov` (the reference's piecewise linear), `step:SHARE,SHARE/GAMMA` or `triangular:EPOCHS/LOW`
+    #[arg(long, default_value = "garipov")]
+    pub schedule: String,
+    /// Strength of the L2 term (adamw: decoupled decay)
+    #[arg(long, default_value_t = 5e-4, value_name = "WD")]
+    pub weight_decay: f64,
+    /// Train on the images as they are [default: random crop and flip for CIFAR]
+    #[arg(long)]
+    pub no_augment: bool,
+    /// Start from this checkpoint's weights
+    #[arg(long, value_name = "FILE")]
+    pub init_from: Option<PathBuf>,
+    /// Measure on the test split every N epochs, and at the end
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub eval_every: u64,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct ConnectArgs {
+    /// Two checkpoints, or a chain of more
+    #[arg(required = true, num_args = 2.., value_name = "CHECKPOINT")]
+    pub checkpoints: Vec<PathBuf>,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Family of curves
+    #[arg(long, value_enum, default_value = "bezier")]
+    pub curve: CurveName,
+    /// Control points, both endpoints counted as the reference counts them [default: 3]
+    #[arg(long, value_name = "K", conflicts_with = "bends")]
+    pub points: Option<usize>,
+    /// Control points between the endpoints: K - 2
+    #[arg(long, value_name = "N")]
+    pub bends: Option<usize>,
+    /// Where the bends start: on the line (the reference), on an arc, or at random networks
+    #[arg(long, value_enum, default_value = "line")]
+    pub init: InitName,
+    /// Let the first endpoint move too
+    #[arg(long)]
+    pub free_start: bool,
+    /// Let the last endpoint move too
+    #[arg(long)]
+    pub free_end: bool,
+    /// What weight decay acts on: the visited point (the reference) or each control point
+    #[arg(long, value_enum, default_value = "point")]
+    pub decay_on: DecayOnName,
+    /// Passes over the training data
+    #[arg(long, default_value_t = 30, value_name = "N")]
+    pub epochs: u64,
+    /// Examples per step
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub batch_size: usize,
+    /// Base learning rate [default: 0.03 for sgd, as the reference's residual networks; 0.001 for adam and adamw]
+    #[arg(long, value_name = "RATE")]
+    pub lr: Option<f64>,
+    /// Optimiser
+    #[arg(long, value_enum, default_value = "sgd")]
+    pub optimizer: OptimizerName,
+    /// `constant`, `cosine`, `garipov` (the reference's piecewise linear), `step:SHARE,SHARE/GAMMA` or `triangular:EPOCHS/LOW`
+    #[arg(long, default_value = "garipov")]
+    pub schedule: String,
+    /// Strength of the L2 term
+    #[arg(long, default_value_t = 1e-4, value_name = "WD")]
+    pub weight_decay: f64,
+    /// Train on the images as they are [default: random crop and flip for CIFAR]
+    #[arg(long)]
+    pub no_augment: bool,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct ProfileArgs {
+    /// A run folder of `connect`, or two checkpoints
+    #[arg(required = true, num_args = 1..=2, value_name = "RUN | A B")]
+    pub inputs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub refresh: RefreshArgs,
+    /// Equally spaced points, both ends included
+    #[arg(long, default_value_t = 61, value_name = "N")]
+    pub samples: usize,
+    /// The straight line between the ends instead of the curve (without effect for two checkpoints)
+    #[arg(long)]
+    pub straight: bool,
+    /// Strength of the L2 term in `loss` [default: the run's own, else 0]
+    #[arg(long, value_name = "WD")]
+    pub weight_decay: Option<f64>,
+    /// Linearly mode connected: barrier A under this share of the larger end
+    #[arg(long, default_value_t = 0.1, value_name = "SHARE")]
+    pub lmc_fraction: f64,
+    /// Connected: max over max of the ends under this ratio
+    #[arg(long, default_value_t = 1.1, value_name = "RATIO")]
+    pub connected_ratio: f64,
+    /// Also write the keys and percentages of the reference's `curve.npz`
+    #[arg(long)]
+    pub npz: bool,
+    /// Examples per forward pass
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    pub batch_size: usize,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct PointArgs {
+    /// A run folder of `connect`
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Where on the curve, from 0 to 1
+    #[arg(long, value_name = "T")]
+    pub t: f64,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub refresh: RefreshArgs,
+    /// Examples per forward pass
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    pub batch_size: usize,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct PlaneArgs {
+    /// Three checkpoints, or a run folder of `connect`
+    #[arg(required = true, num_args = 1..=3, value_name = "A B C | RUN")]
+    pub inputs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub refresh: RefreshArgs,
+    /// Cells along the first and the second axis
+    #[arg(long, default_value = "21x21", value_name = "NXxNY")]
+    pub grid: String,
+    /// Margin around the three points, as a share of each side
+    #[arg(long, default_value_t = 0.2, value_name = "SHARE")]
+    pub margin: f64,
+    /// Share of the data to measure on: a seeded, stratified subset
+    #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
+    pub fraction: f64,
+    /// Strength of the L2 term in `loss` [default: the run's own, else 0]
+    #[arg(long, value_name = "WD")]
+    pub weight_decay: Option<f64>,
+    /// Examples per forward pass
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    pub batch_size: usize,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct ReportArgs {
+    /// Run folders
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct InspectArgs {
+    /// A checkpoint: safetensors or PyTorch
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct DemoArgs {
+    /// Architecture of the two networks, on the embedded digits
+    #[arg(long, default_value = "mlp:64-256-256-10", value_name = "MODEL")]
+    pub model: String,
+}

@@ -1,0 +1,183 @@
+//! `landscape connect`: two checkpoints, or a chain of more, to a trained curve.
+
+use super::train::optimizer;
+use super::training::Run;
+use crate::args::{Common, ConnectArgs, CurveName, DecayOnName, InitName};
+use crate::job::{self, Data, Endpoint};
+use crate::output;
+use crate::run_folder::{RunFolder, Start};
+use anyhow::{Context, bail};
+use landscape_core::checkpoint::{Checkpoint, Metadata};
+use landscape_core::curve::CurveKind;
+use landscape_core::init::BendInit;
+use landscape_core::whole::Overwrite;
+use landscape_core::{Buffers, ControlPoints, Seed, Stateful};
+use landscape_network::{NetworkObjective, init};
+use landscape_train::{Connect, DecayOn, FitConfig, FreeEnds, UniformOn};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// A connecting job with everything resolved.
+pub struct Job {
+    pub checkpoints: Vec<PathBuf>,
+    pub endpoints: Vec<Endpoint>,
+    pub data: Data,
+    pub connect: Connect,
+    pub batch_size: usize,
+    pub augment: bool,
+}
+
+pub fn run(common: &Common, args: &ConnectArgs) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let points = match (args.points, args.bends) {
+        (Some(points), _) if points < 2 => bail!("`--points` must be at least 2 (both endpoints count), got {points}"),
+        (Some(points), _) => points,
+        (None, Some(bends)) => bends.checked_add(2).context("`--bends` is too large")?,
+        (None, None) => 3,
+    };
+    let connect = Connect {
+        curve: match args.curve {
+            CurveName::Bezier => CurveKind::Bezier,
+            CurveName::Polychain => CurveKind::PolyChain,
+        },
+        points,
+        init: match args.init {
+            InitName::Line => BendInit::Line,
+            InitName::Arc => BendInit::Arc,
+            InitName::Random => BendInit::Random,
+        },
+        free_ends: match (args.free_start, args.free_end) {
+            (false, false) => FreeEnds::Neither,
+            (true, false) => FreeEnds::Start,
+            (false, true) => FreeEnds::End,
+            (true, true) => FreeEnds::Both,
+        },
+        fit: FitConfig {
+            epochs: args.epochs,
+            optimizer: optimizer(args.optimizer, args.lr, 0.03),
+            schedule: args.schedule.parse()?,
+            weight_decay: args.weight_decay,
+            decay_on: match args.decay_on {
+                DecayOnName::Point => DecayOn::Point,
+                DecayOnName::ControlPoints => DecayOn::ControlPoints,
+            },
+        },
+        seed: common.seed,
+    };
+    connect.fit.check()?;
+    let first = job::read_checkpoint(&args.checkpoints[0])?;
+    let data = Data::open(&args.data, first.metadata.as_ref(), Some(&args.checkpoints[0]))?;
+    let endpoints = job::load_endpoints(common, &args.checkpoints, args.model.model.as_deref(), &data)?;
+    let augment = !args.no_augment && data.augments();
+    let checkpoints = args.checkpoints.clone();
+    let job = Job { checkpoints, endpoints, data, connect, batch_size: args.batch_size, augment };
+    let folder = RunFolder::for_output(common, "connect")?;
+    let result = connect_run(common, &job, &folder, started)?;
+    let run = folder.path().display();
+    let text = format!(
+        "{} steps in {:.1} s, last epoch at nll {:.4} along the curve\nwrote {run}\nnext: landscape profile {run}",
+        result["steps"],
+        result["wall_seconds"].as_f64().unwrap_or(f64::NAN),
+        result["train_nll_along_curve"].as_f64().unwrap_or(f64::NAN),
+    );
+    output::result(common, &result, &text)
+}
+
+/// Trains the curve and writes the control points into `folder`; gives the JSON result. On a finished run it changes nothing.
+pub fn connect_run(common: &Common, job: &Job, folder: &RunFolder, started: Instant) -> anyhow::Result<Value> {
+    let seed = Seed::new(common.seed);
+    let n_endpoints = job.endpoints.len();
+    let curve = job.connect.path(n_endpoints)?;
+    let first = &job.endpoints[0];
+    let config = json!({
+        "schema": "landscape-run/1",
+        "command": "connect",
+        "checkpoints": job.checkpoints,
+        "content": job.endpoints.iter().map(|e| job::content_hash(&e.checkpoint)).collect::<anyhow::Result<Vec<_>>>()?,
+        "graph": serde_json::from_str::<Value>(&first.graph.to_json())?,
+        "names": first.names,
+        "n_endpoints": n_endpoints,
+        "data": job.data.to_json(),
+        "connect": job.connect,
+        "batch_size": job.batch_size,
+        "augment": job.augment,
+        "seed": common.seed,
+    });
+    if let Start::Finished(result) = folder.begin(common, &config, None)? {
+        return Ok(result);
+    }
+    let device = landscape_kernels::Device::parse(&common.device)?;
+    let mut objective = NetworkObjective::<f32>::new(first.graph.clone(), &device, job.data.loss())?;
+    for (path, endpoint) in job.checkpoints.iter().zip(&job.endpoints) {
+        check_endpoint(common, &job.data, &mut objective, &path.display().to_string(), endpoint)?;
+    }
+    objective.set_buffers(&Buffers::of_graph(&first.graph)?)?;
+    let ends: Vec<_> = job.endpoints.iter().map(|e| e.params.clone()).collect();
+    let mut random = |bend_idx: usize| {
+        let seed = seed.child("bend").child_idx(bend_idx as u64);
+        init::initialise(&first.graph, init::Init::PyTorch, seed, &device)
+            .map_err(|e| landscape_core::Error::Objective(e.to_string()))
+    };
+    let mut points = job.connect.control_points(&ends, &mut random)?;
+    let batches = job.data.training_batches(job.batch_size, seed.child("batches"), job.augment)?;
+    let run = Run { common, folder, name: "connect", fit: &job.connect.fit, seed };
+    let mut last_nll = None;
+    let driven = run.drive(&mut objective, &mut points, &UniformOn(curve.as_ref()), &batches, &mut |_, _, report| {
+        last_nll = Some(report.epoch.nll());
+        Ok(json!({}))
+    })?;
+    write_control_points(common, job, folder, &points)?;
+    let result = json!({
+        "schema": "landscape-connect/1",
+        "run": folder.path(),
+        "curve": curve.name(),
+        "n_points": points.n_points(),
+        "control_points": (0..points.n_points()).map(|k| folder.control_point(k)).collect::<Vec<_>>(),
+        "train_nll_along_curve": last_nll,
+        "steps": driven.steps,
+        "finished": driven.finished,
+        "wall_seconds": driven.wall_seconds,
+        "total_seconds": driven.total_seconds.max(started.elapsed().as_secs_f64()),
+        "threads": rayon::current_num_threads(),
+        "kernel_path": landscape_kernels::gemm::kernel_path(),
+    });
+    if driven.finished {
+        folder.finish(&result)?;
+    }
+    Ok(result)
+}
+
+/// Warns where an endpoint, as stored, is hardly better than guessing.
+pub fn check_endpoint(
+    common: &Common,
+    data: &Data,
+    objective: &mut NetworkObjective<f32>,
+    name: &str,
+    endpoint: &Endpoint,
+) -> anyhow::Result<()> {
+    job::stand_at(objective, endpoint)?;
+    let tally = data.measure_test(objective)?;
+    job::warn_near_chance(common, name, tally.accuracy(), data);
+    Ok(())
+}
+
+/// Endpoints keep their own statistics and dtypes; a bend is no network on the curve, so it gets those of a new one.
+fn write_control_points(common: &Common, job: &Job, folder: &RunFolder, points: &ControlPoints<f32>) -> anyhow::Result<()> {
+    let first = &job.endpoints[0];
+    let n_bends = job.connect.points - 1;
+    let fresh = Buffers::of_graph(&first.graph)?;
+    for k in 0..points.n_points() {
+        points.point(k).check_finite().context("training ended with weights that are no numbers; try a smaller `--lr`")?;
+        let metadata = Metadata { seed: Some(common.seed), ..job.data.metadata(&first.graph) };
+        let checkpoint = if k.is_multiple_of(n_bends) {
+            let endpoint = &job.endpoints[k / n_bends];
+            let dtypes = if points.is_free(k) { Default::default() } else { endpoint.checkpoint.dtypes() };
+            Checkpoint::from_parts(&first.graph, points.point(k), &endpoint.buffers, &dtypes, Some(metadata))?
+        } else {
+            Checkpoint::from_parts(&first.graph, points.point(k), &fresh, &Default::default(), Some(metadata))?
+        };
+        checkpoint.write(&folder.control_point(k), Overwrite::Replace)?;
+    }
+    Ok(())
+}

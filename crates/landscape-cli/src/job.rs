@@ -1,0 +1,336 @@
+//! Checkpoints, data and the objective of a command: opened, checked against each other, ready to measure.
+
+use crate::args::{Common, DataArgs, RefreshArgs, RefreshName};
+use crate::output;
+use crate::run_folder::RunFolder;
+use anyhow::{Context, bail};
+use landscape_core::checkpoint::{Checkpoint, DataIdentity, Metadata, Normalization};
+use landscape_core::foreign;
+use landscape_core::{
+    Batches, Buffers, Coefficients, ControlPoints, Examples, Flat, NormRefresh, Objective, ParamLayout, Pass, Row, Seed, Stateful, Tally,
+};
+use landscape_graph::Graph;
+use landscape_network::{Loss, NetworkObjective};
+use landscape_zoo::data::batches::{Augmentation, BatchConfig, SeededBatches};
+use landscape_zoo::data::{self, Dataset, Split};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Examples per forward pass where only the result counts.
+pub const EVALUATION_BATCH: usize = 500;
+
+/// A data set as a command uses it.
+pub struct Data {
+    /// What `--data` said or would have said.
+    pub spec: String,
+    pub dataset: Dataset,
+    pub normalization: Option<Normalization>,
+    pub batch_size: usize,
+    train_subset: Arc<Split>,
+    test_subset: Arc<Split>,
+}
+
+impl Data {
+    /// The data that `--data` names, else those the checkpoint was trained on: embedded, or found by the configuration of the run
+    /// beside it, after checking the content's hash.
+    pub fn open(args: &DataArgs, metadata: Option<&Metadata>, checkpoint: Option<&Path>) -> anyhow::Result<Self> {
+        let known = metadata.and_then(|m| m.data.as_ref());
+        let spec = match (&args.data, known) {
+            (Some(spec), _) => spec.clone(),
+            (None, None) => "digits".to_owned(),
+            (None, Some(identity)) if identity.name == "digits" => "digits".to_owned(),
+            (None, Some(identity)) => spec_beside(checkpoint).with_context(|| {
+                format!("the checkpoint was trained on `{}`, and where that is cannot be told from here; name it with `--data`", identity.name)
+            })?,
+        };
+        let dataset = data::open(&spec)?;
+        if let (None, Some(identity)) = (&args.data, known)
+            && identity.sha256 != dataset.sha256
+        {
+            bail!(
+                "`{spec}` is not what the checkpoint was trained on: its content has hash {}, expected {}; name the data with `--data`",
+                dataset.sha256,
+                identity.sha256
+            );
+        }
+        let normalization = match (args.normalize.as_deref(), metadata) {
+            (Some(text), _) => parse_normalization(text)?,
+            (None, Some(metadata)) if metadata.data.is_some() => metadata.normalization.clone(),
+            _ => dataset.normalization.clone(),
+        };
+        let (train_subset, test_subset) = (dataset.train.clone(), dataset.test.clone());
+        let data = Data { spec, dataset, normalization, batch_size: EVALUATION_BATCH, train_subset, test_subset };
+        data.training_batches(1, Seed::new(0), false)?;
+        Ok(data)
+    }
+
+    /// Measures on a seeded, stratified share of the data; statistics are refreshed on the same share.
+    pub fn take_fraction(&mut self, fraction: f64, seed: Seed) -> anyhow::Result<()> {
+        self.train_subset = Arc::new(self.dataset.train.subset_stratified(fraction, seed.child("train"))?);
+        self.test_subset = Arc::new(self.dataset.test.subset_stratified(fraction, seed.child("test"))?);
+        Ok(())
+    }
+
+    /// What the configuration keeps.
+    pub fn to_json(&self) -> Value {
+        let normalization = self.normalization.as_ref().map(|n| json!({"mean": n.mean, "std": n.std}));
+        json!({"spec": self.spec, "name": self.dataset.name, "sha256": self.dataset.sha256, "normalization": normalization})
+    }
+
+    /// The part of a checkpoint's metadata that tells of graph and data.
+    pub fn metadata(&self, graph: &Graph) -> Metadata {
+        Metadata {
+            graph: Some(graph.clone()),
+            data: Some(DataIdentity { name: self.dataset.name.clone(), sha256: self.dataset.sha256.clone() }),
+            normalization: self.normalization.clone(),
+            ..Metadata::default()
+        }
+    }
+
+    /// Whether training augments these data unless told otherwise.
+    pub fn augments(&self) -> bool {
+        self.dataset.augmentation != Augmentation::None
+    }
+
+    /// Cross-entropy for classes, squared error for numbers.
+    pub fn loss(&self) -> Loss {
+        if self.dataset.n_classes.is_some() { Loss::CrossEntropy } else { Loss::SquaredError }
+    }
+
+    /// Fails unless the graph takes these inputs and gives these outputs.
+    pub fn check_graph(&self, graph: &Graph) -> anyhow::Result<()> {
+        if graph.input_shape() != &self.dataset.input_shape {
+            bail!("the network takes inputs of shape {:?}, and `{}` has {:?}", graph.input_shape(), self.spec, self.dataset.input_shape);
+        }
+        let n_outputs: usize = graph.output_shape().iter().product();
+        if n_outputs != self.dataset.n_outputs() {
+            bail!("the network has {n_outputs} outputs, and `{}` asks for {}", self.spec, self.dataset.n_outputs());
+        }
+        Ok(())
+    }
+
+    fn batches(&self, split: &Arc<Split>, config: BatchConfig) -> anyhow::Result<SeededBatches<f32>> {
+        Ok(SeededBatches::new(split.clone(), BatchConfig { normalization: self.normalization.clone(), ..config })?)
+    }
+
+    /// Shuffled batches to train with.
+    pub fn training_batches(&self, batch_size: usize, seed: Seed, augment: bool) -> anyhow::Result<SeededBatches<f32>> {
+        let augmentation = if augment { self.dataset.augmentation } else { Augmentation::None };
+        self.batches(&self.dataset.train, BatchConfig::training(batch_size, seed, augmentation, None))
+    }
+
+    /// The training examples in fixed order, as they are.
+    pub fn train_batches(&self) -> anyhow::Result<SeededBatches<f32>> {
+        self.batches(&self.train_subset, BatchConfig::evaluation(self.batch_size, None))
+    }
+
+    /// The test examples in fixed order, as they are.
+    pub fn test_batches(&self) -> anyhow::Result<SeededBatches<f32>> {
+        self.batches(&self.test_subset, BatchConfig::evaluation(self.batch_size, None))
+    }
+
+    /// What statistics are taken over.
+    pub fn refresh_batches(&self, args: &RefreshArgs, seed: Seed) -> anyhow::Result<SeededBatches<f32>> {
+        let mut config = BatchConfig::evaluation(self.batch_size, None);
+        if args.refresh_augmented {
+            config.augmentation = self.dataset.augmentation;
+            config.seed = seed.child("refresh");
+        }
+        self.batches(&self.train_subset, config)
+    }
+
+    /// Measures all training examples with the stored statistics.
+    pub fn measure_train(&self, objective: &mut NetworkObjective<f32>) -> anyhow::Result<Tally> {
+        measure(objective, &self.train_batches()?)
+    }
+
+    /// Measures all test examples with the stored statistics.
+    pub fn measure_test(&self, objective: &mut NetworkObjective<f32>) -> anyhow::Result<Tally> {
+        measure(objective, &self.test_batches()?)
+    }
+
+    /// Accuracy that guessing gives, where there are classes.
+    pub fn chance(&self) -> Option<f64> {
+        self.dataset.n_classes.map(|n| 1.0 / n as f64)
+    }
+}
+
+/// Measures epoch 0 of `batches` with the stored statistics.
+pub fn measure(objective: &mut NetworkObjective<f32>, batches: &SeededBatches<f32>) -> anyhow::Result<Tally> {
+    let mut sum = Tally::default();
+    for idx in 0..batches.n_batches() {
+        let batch: Examples<f32> = batches.batch(0, idx)?;
+        sum += objective.measure(&batch, Pass::EVALUATE)?;
+    }
+    Ok(sum)
+}
+
+/// Where the data of a checkpoint's run are, by the configuration beside it.
+fn spec_beside(checkpoint: Option<&Path>) -> Option<String> {
+    let path = checkpoint?;
+    let own = RunFolder::beside(path).config();
+    let of_folder = || path.parent().and_then(|folder| RunFolder::open(folder).ok()?.config().ok());
+    let config = own.ok().or_else(of_folder)?;
+    Some(config["data"]["spec"].as_str()?.to_owned())
+}
+
+/// Reads `MEAN/STD` or `none`.
+fn parse_normalization(text: &str) -> anyhow::Result<Option<Normalization>> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let numbers = |list: &str| list.split(',').map(|n| n.trim().parse::<f64>().ok().filter(|n| n.is_finite())).collect::<Option<Vec<_>>>();
+    let parsed = text.split_once('/').and_then(|(mean, std)| Some(Normalization { mean: numbers(mean)?, std: numbers(std)? }));
+    match parsed {
+        Some(n) if n.mean.len() == n.std.len() && n.std.iter().all(|&s| s > 0.0) => Ok(Some(n)),
+        _ => bail!("`--normalize` must be `none` or MEAN/STD with as many positive deviations as means (`.49,.48,.45/.25,.24,.26`), got `{text}`"),
+    }
+}
+
+/// Mean loss with the L2 term, without it, and the share of wrong answers, as JSON has them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Numbers {
+    pub loss: f64,
+    pub nll: f64,
+    pub error: Option<f64>,
+    pub accuracy: Option<f64>,
+}
+
+impl Numbers {
+    /// `l2_term` is ½·wd·‖w‖².
+    pub fn new(tally: &Tally, l2_term: f64) -> Self {
+        Numbers { loss: tally.nll() + l2_term, nll: tally.nll(), error: tally.error(), accuracy: tally.accuracy() }
+    }
+
+    /// As metrics of a checkpoint.
+    pub fn named(&self, split: &str) -> BTreeMap<String, f64> {
+        let all = [("loss", Some(self.loss)), ("nll", Some(self.nll)), ("error", self.error)];
+        all.into_iter().filter_map(|(name, value)| Some((format!("{split}_{name}"), value?))).collect()
+    }
+}
+
+/// A checkpoint with the network it is for.
+pub struct Endpoint {
+    pub graph: Arc<Graph>,
+    pub params: Arc<Flat<f32>>,
+    pub buffers: Buffers,
+    pub checkpoint: Checkpoint,
+    /// The file's own name of each of our tensors, where they differ.
+    pub names: BTreeMap<String, String>,
+}
+
+/// Reads a checkpoint of ours, or a foreign state dict.
+pub fn read_checkpoint(path: &Path) -> anyhow::Result<Checkpoint> {
+    Ok(foreign::read_state_dict(path)?)
+}
+
+/// Reads a checkpoint and finds its network: the one it describes, or `--model`'s, with names matched.
+pub fn load_endpoint(common: &Common, path: &Path, model: Option<&str>, data: &Data) -> anyhow::Result<Endpoint> {
+    let checkpoint = read_checkpoint(path)?;
+    let own_graph = checkpoint.metadata.as_ref().and_then(|m| m.graph.clone());
+    let graph = match (own_graph, model) {
+        (Some(graph), _) => graph,
+        (None, Some(spec)) => landscape_zoo::models::build(spec, &data.dataset.input_shape, data.dataset.n_outputs())?,
+        (None, None) => bail!("`{}` does not say which network it is for; name it with `--model`, for example `--model resnet20`", path.display()),
+    };
+    endpoint(common, path, checkpoint, graph)
+}
+
+/// Takes a checkpoint as one of `graph`: matches names, checks shapes and that every weight is finite.
+pub fn endpoint(common: &Common, path: &Path, checkpoint: Checkpoint, graph: Graph) -> anyhow::Result<Endpoint> {
+    let context = || format!("`{}`", path.display());
+    let mapping = foreign::match_names(&graph, &checkpoint).with_context(context)?;
+    let mut names = BTreeMap::new();
+    for (theirs, ours) in &mapping.pairs {
+        if theirs != ours {
+            names.insert(ours.clone(), theirs.clone());
+        }
+    }
+    if !names.is_empty() {
+        output::note(common, &format!("{}: names matched by order and shape:", path.display()));
+        for (ours, theirs) in &names {
+            output::note(common, &format!("  {theirs} -> {ours}"));
+        }
+    }
+    let checkpoint = checkpoint.renamed(&mapping)?;
+    let layout = Arc::new(ParamLayout::of_graph(&graph)?);
+    let params = checkpoint.params::<f32>(&layout).with_context(context)?;
+    params.check_finite().with_context(context)?;
+    let buffers = checkpoint.buffers(&graph).with_context(context)?;
+    Ok(Endpoint { graph: Arc::new(graph), params: Arc::new(params), buffers, checkpoint, names })
+}
+
+/// The hash of a checkpoint's tensors, names and metadata.
+pub fn content_hash(checkpoint: &Checkpoint) -> anyhow::Result<String> {
+    Ok(landscape_core::hash::sha256_hex(&checkpoint.to_bytes()?))
+}
+
+/// A checkpoint under the names that `names` gives for ours.
+pub fn with_names(checkpoint: &Checkpoint, names: &BTreeMap<String, String>) -> anyhow::Result<Checkpoint> {
+    let theirs = |ours: &String| names.get(ours).unwrap_or(ours).clone();
+    let pairs = checkpoint.tensors.iter().map(|(name, _)| (name.clone(), theirs(name))).collect();
+    Ok(checkpoint.renamed(&foreign::Mapping { pairs, how: foreign::How::ByName })?)
+}
+
+/// All endpoints of a path, which must be of one network; every difference is named.
+pub fn load_endpoints(common: &Common, paths: &[impl AsRef<Path>], model: Option<&str>, data: &Data) -> anyhow::Result<Vec<Endpoint>> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for path in paths {
+        let path = path.as_ref();
+        let endpoint = load_endpoint(common, path, model, data)?;
+        if let Some(first) = endpoints.first() {
+            let (a, b) = (format!("`{}`", paths[0].as_ref().display()), format!("`{}`", path.display()));
+            first.params.layout().check_same(&a, endpoint.params.layout(), &b)?;
+            if first.graph != endpoint.graph {
+                bail!("{a} and {b} are of different networks, though their tensors have the same names and shapes");
+            }
+        }
+        endpoints.push(endpoint);
+    }
+    if let Some(first) = endpoints.first() {
+        data.check_graph(&first.graph)?;
+    }
+    Ok(endpoints)
+}
+
+/// Goes to an endpoint with the statistics it came with.
+pub fn stand_at(objective: &mut NetworkObjective<f32>, endpoint: &Endpoint) -> anyhow::Result<()> {
+    let point = ControlPoints::new(vec![Row::Frozen(endpoint.params.clone())])?;
+    objective.move_to(&point, &Coefficients::one_hot(0, 1)?)?;
+    Ok(objective.set_buffers(&endpoint.buffers)?)
+}
+
+/// Goes to the last weights with the running statistics that training left, as a PyTorch module stands after its last step.
+pub fn keep_statistics(objective: &mut NetworkObjective<f32>, points: &ControlPoints<f32>) -> anyhow::Result<()> {
+    let buffers = objective.buffers().clone();
+    objective.move_to(points, &Coefficients::one_hot(0, points.n_points())?)?;
+    Ok(objective.set_buffers(&buffers)?)
+}
+
+/// Asks about the preprocessing when an endpoint is hardly better than guessing.
+pub fn warn_near_chance(common: &Common, name: &str, accuracy: Option<f64>, data: &Data) {
+    let (Some(accuracy), Some(chance)) = (accuracy, data.chance()) else { return };
+    if accuracy < chance + 0.1 * (1.0 - chance) {
+        let normalization = data.normalization.as_ref().map_or("none".to_owned(), |n| format!("{:?}/{:?}", n.mean, n.std));
+        output::note(
+            common,
+            &format!(
+                "warning: {name} has an accuracy of {:.1} % on `{}`, near chance ({:.1} %): does the preprocessing match its training? (normalisation: {normalization}; see `--normalize`)",
+                100.0 * accuracy, data.spec, 100.0 * chance
+            ),
+        );
+    }
+}
+
+/// The refresh of the command line.
+pub fn norm_refresh(name: RefreshName) -> NormRefresh {
+    match name {
+        RefreshName::BatchAverage => NormRefresh::BatchAverage,
+        RefreshName::TorchCumulative => NormRefresh::TorchCumulative,
+        RefreshName::Pooled => NormRefresh::Pooled,
+        RefreshName::Sequential => NormRefresh::Sequential,
+    }
+}

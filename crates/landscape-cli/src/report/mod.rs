@@ -1,0 +1,1 @@
+//! STUB by the lead; fr replaces this file.
