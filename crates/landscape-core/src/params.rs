@@ -159,6 +159,11 @@ impl Buffers {
         &self.values
     }
 
+    /// All values, in layout order, to write.
+    pub fn values_mut(&mut self) -> &mut [f64] {
+        &mut self.values
+    }
+
     /// The buffer of that name.
     pub fn get(&self, name: &str) -> Option<&[f64]> {
         self.layout.get(name).map(|spec| &self.values[spec.range()])

@@ -323,6 +323,20 @@ impl<'a, T: Real> ViewMut<'a, T> {
         }
     }
 
+    /// The first `mid` numbers and the rest.
+    ///
+    /// # Panics
+    /// If there are fewer than `mid`.
+    pub fn split_at(self, mid: usize) -> (ViewMut<'a, T>, ViewMut<'a, T>) {
+        match self {
+            ViewMut::Host(values) => {
+                let (left, right) = values.split_at_mut(mid);
+                (ViewMut::Host(left), ViewMut::Host(right))
+            }
+            ViewMut::Device(never) => match never {},
+        }
+    }
+
     /// The same run, to read.
     pub fn view(&self) -> View<'_, T> {
         match self {
