@@ -193,3 +193,66 @@ fn assign(values: &[Value]) -> (Vec<usize>, Vec<usize>) {
     }
     (slots, sizes)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use landscape_core::{Buffers, ParamLayout};
+    use landscape_graph::{Bias, Graph, GraphBuilder};
+    use proptest::prelude::*;
+
+    fn program(graph: &Graph) -> Program {
+        Program::new(graph, &ParamLayout::of_graph(graph).unwrap(), &Buffers::of_graph(graph).unwrap()).unwrap()
+    }
+
+    proptest! {
+        /// The naive twin: no two values that are alive at the same time share a slot, and every slot is large enough.
+        #[test]
+        fn values_alive_together_are_apart(spans in prop::collection::vec((1usize..50, 0usize..30, 0usize..12), 1..40)) {
+            let values: Vec<Value> =
+                spans.iter().map(|&(size, first, len)| Value { size, first, last: first + len }).collect();
+            let (slots, sizes) = assign(&values);
+            for (a, value) in values.iter().enumerate() {
+                prop_assert!(sizes[slots[a]] >= value.size);
+                for (b, other) in values.iter().enumerate().skip(a + 1) {
+                    let together = value.first <= other.last && other.first <= value.last;
+                    prop_assert!(!(together && slots[a] == slots[b]), "values {a} and {b} share slot {}", slots[a]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_sum_hands_its_gradient_on_and_nothing_flows_to_the_input() {
+        let mut b = GraphBuilder::new([4]);
+        let x = b.linear("fc1", b.input(), 4, Bias::On).unwrap();
+        let y = b.linear("fc2", x, 4, Bias::On).unwrap();
+        let sum = b.add("add", y, x).unwrap();
+        let x = b.linear("fc3", sum, 2, Bias::On).unwrap();
+        let program = program(&b.finish(x).unwrap());
+        let plan = Plan::training(&program);
+        use GradientWrite::{Compute, Shared, Skip};
+        // add: to fc2 for nothing, to fc1 as the first writer; fc2 then adds to fc1; fc1 stops at the input.
+        assert_eq!(plan.writes[3], [Shared, Compute(Accumulate::Overwrite)]);
+        assert_eq!(plan.writes[2], [Compute(Accumulate::Add)]);
+        assert_eq!(plan.writes[1], [Skip]);
+        assert_eq!(plan.gradient[2], plan.gradient[3]);
+        assert_ne!(plan.gradient[1], plan.gradient[3]);
+        assert_eq!(plan.gradient[0], None);
+    }
+
+    #[test]
+    fn evaluation_of_a_chain_takes_two_slots() {
+        let mut b = GraphBuilder::new([8]);
+        let mut x = b.input();
+        for layer in 0..6 {
+            x = b.linear(&format!("fc{layer}"), x, 8, Bias::On).unwrap();
+            x = b.relu(&format!("relu{layer}"), x).unwrap();
+        }
+        let program = program(&b.finish(x).unwrap());
+        assert_eq!(Plan::evaluation(&program).slot_sizes, [8, 8]);
+        // Going back needs what each layer read, which is what each relu yielded, and the input.
+        assert!(Plan::training(&program).slot_sizes.len() <= 10);
+    }
+}
