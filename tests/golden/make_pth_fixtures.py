@@ -6,6 +6,7 @@ Element i of the tensor with tag j is ((7 i + 13 j) mod 64 - 32) / 32, which eve
 second copy of the numbers. The files that would run code are made as bytes and are never loaded here.
 """
 
+import argparse
 import collections
 import io
 import os
@@ -13,6 +14,7 @@ import pickle
 import warnings
 import zipfile
 
+import numpy
 import torch
 
 FOLDER = "crates/landscape-core/tests/fixtures"
@@ -93,7 +95,7 @@ def main():
     optimizer.step()
     for wrapper in ("state_dict", "model_state", "model_state_dict", "model"):
         save(f"wrapped_{wrapper}.pth", {"epoch": 3, "best": torch.tensor(0.5), "loss": 0.25, "big": 1 << 70, "shape": torch.Size([1, 2]),
-                                        "device": torch.device("cpu"), "names": {"a", "b"}, "note": b"bytes",
+                                        "device": torch.device("cpu"), "names": {"a", "b"}, "note": b"bytes", "args": argparse.Namespace(lr=0.1), "accuracy": numpy.float64(0.5),
                                         "optimizer": optimizer.state_dict(), wrapper: mlp()})
     save("wrapped_twice.pth", {"model": mlp(), "state_dict": mlp()})
     save("data_parallel_compiled.pth", {"model": mlp(prefix="module._orig_mod.")})

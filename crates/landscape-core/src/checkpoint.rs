@@ -77,7 +77,7 @@ impl Checkpoint {
     /// Writes a safetensors file, whole or not at all.
     ///
     /// # Errors
-    /// As [`whole::write`]; [`Error::Config`] if a name comes twice or is `__metadata__`.
+    /// As [`whole::write()`]; [`Error::Config`] if a name comes twice or is `__metadata__`.
     pub fn write(&self, path: &Path, overwrite: Overwrite) -> Result<()> {
         let (header, order) = self.header()?;
         whole::write_with(path, overwrite, |out| container::write(out, &header, &order, &self.tensors))
@@ -231,4 +231,198 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     let file = File::open(path).map_err(unreadable)?;
     let size_bytes = file.metadata().map_err(unreadable)?.len();
     Ok((file, size_bytes))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use landscape_graph::{Bias, Conv2d, GraphBuilder};
+
+    fn graph() -> Graph {
+        let mut b = GraphBuilder::new([1, 4, 4]);
+        let x = b.conv2d("conv", b.input(), Conv2d::new(2, 3)).unwrap();
+        let x = b.batch_norm("bn", x).unwrap();
+        let x = b.flatten("flatten", x).unwrap();
+        let x = b.linear("fc", x, 3, Bias::On).unwrap();
+        b.finish(x).unwrap()
+    }
+
+    fn parts(graph: &Graph) -> (Flat<f32>, Buffers) {
+        let layout = Arc::new(ParamLayout::of_graph(graph).unwrap());
+        let values = (0..layout.n_elements()).map(|i| (i as f32 * 0.37).sin()).collect();
+        let mut buffers = Buffers::of_graph(graph).unwrap();
+        buffers.get_mut("bn.running_mean").unwrap().copy_from_slice(&[0.25, -1.5]);
+        buffers.get_mut("bn.num_batches_tracked").unwrap()[0] = 17.0;
+        (Flat::from_vec(&layout, &Device::Cpu, values).unwrap(), buffers)
+    }
+
+    fn checkpoint() -> Checkpoint {
+        let graph = graph();
+        let (params, buffers) = parts(&graph);
+        let metadata = Metadata { graph: Some(graph.clone()), seed: Some(3), ..Metadata::default() };
+        Checkpoint::from_parts(&graph, &params, &buffers, &Dtypes::default(), Some(metadata)).unwrap()
+    }
+
+    #[test]
+    fn parts_come_back_from_the_file_with_the_same_bits() {
+        let folder = tempfile::tempdir().unwrap();
+        let (graph, checkpoint) = (graph(), checkpoint());
+        let (params, buffers) = parts(&graph);
+        let path = folder.path().join("net.safetensors");
+        checkpoint.write(&path, Overwrite::Refuse).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), checkpoint.to_bytes().unwrap());
+        let read = Checkpoint::read(&path).unwrap();
+        assert_eq!(read.metadata, checkpoint.metadata);
+        let found = read.params::<f32>(params.layout()).unwrap();
+        assert_eq!(found.to_vec(), params.to_vec());
+        assert_eq!(read.buffers(&graph).unwrap(), buffers);
+        assert_eq!(read.get("bn.num_batches_tracked").unwrap().dtype(), Dtype::I64);
+        assert_eq!(read.get("bn.running_var").unwrap().dtype(), Dtype::F32);
+        assert_eq!(read.get("conv.weight").unwrap().shape(), [2, 1, 3, 3]);
+        // What was read writes the same bytes again.
+        assert_eq!(read.to_bytes().unwrap(), checkpoint.to_bytes().unwrap());
+    }
+
+    #[test]
+    fn the_crate_of_the_format_reads_our_files_and_we_read_its() {
+        let checkpoint = checkpoint();
+        let bytes = checkpoint.to_bytes().unwrap();
+        let theirs = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(theirs.len(), checkpoint.tensors.len());
+        for (name, tensor) in &checkpoint.tensors {
+            let view = theirs.tensor(name).unwrap();
+            assert_eq!((view.shape(), view.data()), (tensor.shape(), tensor.bytes()), "{name}");
+            assert_eq!(format!("{:?}", view.dtype()), tensor.dtype().name());
+            assert_eq!(
+                view.data().as_ptr() as usize % 8 % tensor.dtype().size_bytes(),
+                bytes.as_ptr() as usize % tensor.dtype().size_bytes()
+            );
+        }
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let keys: Vec<&String> = header.metadata().as_ref().unwrap().keys().collect();
+        assert_eq!(keys, [METADATA_KEY]);
+        let written = safetensors::serialize(theirs.tensors(), None).unwrap();
+        let read = Checkpoint::from_bytes(&written, Path::new("theirs")).unwrap();
+        assert_eq!(read.metadata, None);
+        assert_eq!(read.tensors.len(), checkpoint.tensors.len());
+        for (name, tensor) in &read.tensors {
+            assert_eq!(Some(tensor), checkpoint.get(name));
+        }
+    }
+
+    #[test]
+    fn dtypes_are_kept_and_what_does_not_fit_is_named() {
+        let graph = graph();
+        let (mut params, mut buffers) = parts(&graph);
+        let mut dtypes = checkpoint().dtypes();
+        dtypes.0.insert("fc.weight".to_owned(), Dtype::F16);
+        dtypes.0.insert("bn.running_var".to_owned(), Dtype::F64);
+        let checkpoint = Checkpoint::from_parts(&graph, &params, &buffers, &dtypes, None).unwrap();
+        assert_eq!(checkpoint.dtypes(), dtypes);
+        let idx = params.layout().get("fc.weight").unwrap().offset;
+        params.view_mut().host()[idx] = 1e6;
+        let message = Checkpoint::from_parts(&graph, &params, &buffers, &dtypes, None).unwrap_err().to_string();
+        assert!(message.contains("`fc.weight`") && message.contains("F16"), "{message}");
+        buffers.get_mut("bn.num_batches_tracked").unwrap()[0] = 0.5;
+        let message = Checkpoint::from_parts(&graph, &params, &buffers, &Dtypes::default(), None).unwrap_err().to_string();
+        assert!(message.contains("`bn.num_batches_tracked`"), "{message}");
+    }
+
+    #[test]
+    fn every_difference_to_a_layout_is_listed() {
+        let checkpoint = checkpoint();
+        let wanted = [("fc.weight".to_owned(), vec![3, 9]), ("absent".to_owned(), vec![1]), ("fc.bias".to_owned(), vec![3])];
+        let layout = Arc::new(ParamLayout::new(wanted).unwrap());
+        let message = checkpoint.params::<f64>(&layout).unwrap_err().to_string();
+        for part in ["`fc.weight` is [3, 9] in the network and [3, 8]", "`absent` [1] is missing"] {
+            assert!(message.contains(part), "{message}");
+        }
+        assert!(!message.contains("fc.bias"));
+        let count = Arc::new(ParamLayout::new([("bn.num_batches_tracked".to_owned(), vec![])]).unwrap());
+        assert!(checkpoint.params::<f64>(&count).unwrap_err().to_string().contains("I64"));
+    }
+
+    #[test]
+    fn missing_counts_are_zero_and_missing_statistics_errors() {
+        let graph = graph();
+        let mut checkpoint = checkpoint();
+        checkpoint.tensors.retain(|(name, _)| name != "bn.num_batches_tracked");
+        assert_eq!(checkpoint.buffers(&graph).unwrap().get("bn.num_batches_tracked").unwrap(), [0.0]);
+        checkpoint.tensors.retain(|(name, _)| name != "bn.running_mean");
+        assert!(checkpoint.buffers(&graph).unwrap_err().to_string().contains("`bn.running_mean`"));
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_named() {
+        let graph = graph();
+        let (mut params, buffers) = parts(&graph);
+        checkpoint().check_finite().unwrap();
+        let idx = params.layout().get("fc.bias").unwrap().offset + 2;
+        params.view_mut().host()[idx] = f32::NEG_INFINITY;
+        let checkpoint = Checkpoint::from_parts(&graph, &params, &buffers, &Dtypes::default(), None).unwrap();
+        let error = checkpoint.check_finite().unwrap_err();
+        assert!(matches!(&error, Error::NotFinite { tensor, idx: 2, .. } if tensor == "fc.bias"), "{error}");
+    }
+
+    /// A file with this header and that much data.
+    fn file(header: &str, n_data: usize) -> Vec<u8> {
+        [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; n_data]].concat()
+    }
+
+    #[test]
+    fn files_that_are_wrong_are_described() {
+        let entry = |dtype: &str, shape: &str, start: u64, end: u64| {
+            format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{start},{end}]}}"#)
+        };
+        let one = |entry: String| format!(r#"{{"fc.weight":{entry}}}"#);
+        let cases = [
+            (file(&one(entry("F32", "[2]", 0, 8)), 7), "tensor `fc.weight`: its data end at 8"),
+            (file(&one(entry("F32", "[2]", 0, 8)), 9), "the tensors end at 8"),
+            (file(&one(entry("F32", "[3]", 0, 8)), 8), "tensor `fc.weight`: shape [3] of F32 needs 12 bytes"),
+            (file(&one(entry("F32", "[2]", 8, 0)), 8), "tensor `fc.weight`"),
+            (file(&one(entry("F32", "[2]", 4, 12)), 12), "begin at 4, expected 0"),
+            (file(&one(entry("F8_E4M3", "[8]", 0, 8)), 8), "`F8_E4M3`"),
+            (file(&one(entry("F32", "[4294967296,4294967296]", 0, 8)), 8), "larger than any machine"),
+            (file(&one(entry("U8", "[2305843009213693951]", 0, 2305843009213693951)), 8), "truncated"),
+            (file(&one(entry("F32", "[-2]", 0, 8)), 8), "tensor `fc.weight`"),
+            (file(&one(r#"{"dtype":"F32"}"#.to_owned()), 8), "tensor `fc.weight`: missing field"),
+            (file(&format!(r#"{{"a":{0},"a":{0}}}"#, entry("U8", "[0]", 0, 0)), 0), "`a` comes twice"),
+            (file("{", 0), "safetensors header"),
+            (file("[]", 0), "safetensors header"),
+            (file("{}x", 0), "safetensors header"),
+            (file("\u{e9}", 0)[..9].to_vec(), "declares a header of 2 bytes, expected at most 1"),
+            ([8u64.to_le_bytes().as_slice(), &[0xff; 8]].concat(), "UTF-8"),
+            (u64::MAX.to_le_bytes().to_vec(), "declares a header"),
+            (vec![0; 7], "7 bytes"),
+            (file(&format!(r#"{{"__metadata__":{{"{METADATA_KEY}":"{{}}"}}}}"#), 0), "metadata: `format_version`"),
+        ];
+        for (bytes, part) in cases {
+            let message = Checkpoint::from_bytes(&bytes, Path::new("some.safetensors")).unwrap_err().to_string();
+            assert!(message.contains("`some.safetensors`") && message.contains(part), "expected `{part}` in: {message}");
+        }
+        // Eight tensors whose ends come near 2^64: sums of offsets must not overflow.
+        let size = (1u64 << 61) - 1;
+        let many: Vec<String> =
+            (0..8).map(|i| format!(r#""t{i}":{}"#, entry("U8", &format!("[{size}]"), i * size, (i + 1) * size))).collect();
+        assert!(Checkpoint::from_bytes(&file(&format!("{{{}}}", many.join(",")), 0), Path::new("x")).is_err());
+        assert!(Checkpoint::from_bytes(&file("{}", 0), Path::new("x")).unwrap().tensors.is_empty());
+    }
+
+    #[test]
+    fn names_that_clash_are_not_written() {
+        let tensor = RawTensor::from_f64(Dtype::F32, vec![1], &[0.0]).unwrap();
+        for names in [["a", "a"], ["a", "__metadata__"]] {
+            let tensors = names.map(|n| (n.to_owned(), tensor.clone())).to_vec();
+            assert!(matches!(Checkpoint { tensors, metadata: None }.to_bytes().unwrap_err(), Error::Config { .. }));
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path().to_owned(), folder.path().join("absent")] {
+            assert!(matches!(Checkpoint::read(&path).unwrap_err(), Error::Read { path: named, .. } if named == path));
+        }
+    }
 }

@@ -42,7 +42,9 @@ pub(crate) fn read(mut from: impl Read, size_bytes: u64, path: &Path) -> Result<
     let rest = size_bytes - 8;
     if header_bytes > rest || header_bytes > MAX_HEADER_BYTES {
         let most = rest.min(MAX_HEADER_BYTES);
-        return Err(wrong(format!("not a safetensors file, or truncated: it declares a header of {header_bytes} bytes, expected at most {most}")));
+        return Err(wrong(format!(
+            "not a safetensors file, or truncated: it declares a header of {header_bytes} bytes, expected at most {most}"
+        )));
     }
     let header = read_bytes(&mut from, header_bytes).map_err(unreadable)?;
     let header = std::str::from_utf8(&header).map_err(|_| wrong("the safetensors header is no UTF-8 text".to_owned()))?;

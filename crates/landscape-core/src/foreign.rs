@@ -297,5 +297,184 @@ fn with_counts(ours: &[TensorDecl], theirs: &[Theirs<'_>], pairs: Pairs) -> std:
         };
         all.extend(theirs.map(|theirs| (theirs, declared.name.clone())));
     }
-    if counts.is_empty() { Ok(all) } else { Err(counts.values().map(|t| format!("{} belongs to no batch norm of the network", t.describe())).collect()) }
+    if counts.is_empty() {
+        Ok(all)
+    } else {
+        Err(counts.values().map(|t| format!("{} belongs to no batch norm of the network", t.describe())).collect())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::tensor::Dtype;
+    use landscape_graph::{Bias, Conv2d, GraphBuilder};
+
+    fn mlp(widths: &[usize]) -> Graph {
+        let mut b = GraphBuilder::new([widths[0]]);
+        let mut x = b.input();
+        for (i, &width) in widths[1..].iter().enumerate() {
+            x = b.linear(&format!("fc{}", i + 1), x, width, Bias::On).unwrap();
+            x = b.relu(&format!("relu{}", i + 1), x).unwrap();
+        }
+        b.finish(x).unwrap()
+    }
+
+    fn with_norm() -> Graph {
+        let mut b = GraphBuilder::new([1, 4, 4]);
+        let mut x = b.input();
+        for i in [1, 2] {
+            x = b.conv2d(&format!("conv{i}"), x, Conv2d { bias: Bias::Off, ..Conv2d::new(2, 1) }).unwrap();
+            x = b.batch_norm(&format!("bn{i}"), x).unwrap();
+        }
+        b.finish(x).unwrap()
+    }
+
+    /// The graph's own tensors under new names.
+    fn file(graph: &Graph, rename: impl Fn(&str) -> Option<String>) -> Checkpoint {
+        let tensors = graph.state_dict().into_iter().filter_map(|d| {
+            let dtype = if d.role == Role::NumBatchesTracked { Dtype::I64 } else { Dtype::F32 };
+            let zeros = vec![0.0; d.n_elements()];
+            Some((rename(&d.name)?, RawTensor::from_f64(dtype, d.shape, &zeros).unwrap()))
+        });
+        Checkpoint { tensors: tensors.collect(), metadata: None }
+    }
+
+    /// As safetensors' writers leave it.
+    fn sorted(mut checkpoint: Checkpoint) -> Checkpoint {
+        checkpoint.tensors.sort_by(|(a, x), (b, y)| x.dtype().cmp(&y.dtype()).then(a.cmp(b)));
+        checkpoint
+    }
+
+    fn replace(from: &'static str, to: &'static str) -> impl Fn(&str) -> Option<String> {
+        move |name| Some(name.replace(from, to))
+    }
+
+    fn refused(graph: &Graph, checkpoint: &Checkpoint, parts: &[&str]) {
+        let error = match_names(graph, checkpoint).unwrap_err();
+        assert!(matches!(error, Error::Layout { .. }), "{error}");
+        for part in parts {
+            assert!(error.to_string().contains(part), "expected `{part}` in: {error}");
+        }
+    }
+
+    #[test]
+    fn same_names_match_in_any_order() {
+        for graph in [mlp(&[4, 5, 3]), with_norm()] {
+            let mut checkpoint = file(&graph, |name| Some(name.to_owned()));
+            checkpoint.tensors.reverse();
+            let mapping = match_names(&graph, &checkpoint).unwrap();
+            assert_eq!(mapping.how, How::ByName);
+            assert!(mapping.pairs.iter().all(|(theirs, ours)| theirs == ours));
+            let names: Vec<String> = graph.state_dict().into_iter().map(|d| d.name).collect();
+            assert_eq!(mapping.pairs.iter().map(|(_, ours)| ours.clone()).collect::<Vec<_>>(), names);
+            let renamed = checkpoint.renamed(&mapping).unwrap();
+            assert_eq!(renamed.tensors.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(), names);
+        }
+    }
+
+    #[test]
+    fn counts_may_be_missing() {
+        let graph = with_norm();
+        let no_counts = |name: &str| (!name.ends_with("tracked")).then(|| name.to_owned());
+        assert_eq!(match_names(&graph, &file(&graph, no_counts)).unwrap().how, How::ByName);
+        let other = |name: &str| no_counts(name).map(|n| n.replace("conv", "c"));
+        let mapping = match_names(&graph, &file(&graph, other)).unwrap();
+        assert_eq!((mapping.how, mapping.pairs.len()), (How::ByOrderAndShape, 10));
+        let one = |name: &str| (name != "bn1.num_batches_tracked").then(|| name.replace("bn", "norm"));
+        let mapping = match_names(&graph, &file(&graph, one)).unwrap();
+        let pair = ("norm2.num_batches_tracked".to_owned(), "bn2.num_batches_tracked".to_owned());
+        assert!(mapping.pairs.contains(&pair) && mapping.pairs.len() == 11);
+        assert_eq!(mapping.inverse().pairs[0], (mapping.pairs[0].1.clone(), mapping.pairs[0].0.clone()));
+    }
+
+    #[test]
+    fn other_names_match_by_order_and_shape() {
+        for (graph, from, to) in [(mlp(&[4, 4, 4, 4]), "fc", "net.layer"), (with_norm(), "bn", "norm")] {
+            let mapping = match_names(&graph, &file(&graph, replace(from, to))).unwrap();
+            assert_eq!(mapping.how, How::ByOrderAndShape);
+            assert!(mapping.pairs.iter().all(|(theirs, ours)| *theirs == ours.replace(from, to)), "{mapping:?}");
+        }
+    }
+
+    #[test]
+    fn what_leaves_a_choice_is_refused_with_the_list() {
+        let graph = mlp(&[4, 4, 3]);
+        let mut swapped = file(&graph, replace("fc", "layer"));
+        swapped.tensors.swap(0, 2);
+        refused(
+            &graph,
+            &swapped,
+            &["do not line up", "position 1: `layer2.weight` [3, 4] in the checkpoint, `fc1.weight` [4, 4] in the network"],
+        );
+        // The same shapes, but a bias where a running mean is expected.
+        let norm = with_norm();
+        let mut mean_first = file(&norm, replace("bn", "norm"));
+        mean_first.tensors.swap(2, 3);
+        refused(&norm, &mean_first, &["`norm1.running_mean` [2] in the checkpoint, `bn1.bias` [2] in the network"]);
+        // A name that both have must stand for the same tensor.
+        let square = mlp(&[4, 4, 4, 4]);
+        let crossed = file(&square, |name| {
+            Some(if name.starts_with("fc1") { name.replace("fc1", "fc2") } else { name.replace("fc2", "x").replace("fc3", "y") })
+        });
+        refused(&square, &crossed, &["`fc2.weight` is also the name of another tensor"]);
+        // Missing, extra and reshaped tensors, by name where most names agree.
+        let mut other = file(&graph, |name| Some(name.to_owned()));
+        let tensor = RawTensor::from_f64(Dtype::F32, vec![7], &[0.0; 7]).unwrap();
+        other.tensors[3] = ("fc2.bias".to_owned(), tensor.clone());
+        other.tensors.push(("mask".to_owned(), tensor));
+        refused(&graph, &other, &["`fc2.bias` is [7] in the checkpoint and [3] in the network", "`mask` [7] is only in the checkpoint"]);
+        other.tensors.drain(2..);
+        refused(&graph, &other, &["`fc2.weight` [3, 4] is only in the network", "`fc2.bias` [3] is only in the network"]);
+        refused(
+            &graph,
+            &Checkpoint { tensors: Vec::new(), metadata: None },
+            &["modules with bias [4], weight [4, 4]: none in the checkpoint, `fc1` in"],
+        );
+    }
+
+    #[test]
+    fn sorted_files_match_by_numbers() {
+        // Twelve layers of one shape: sorted by name, 10 comes before 2.
+        let deep = mlp(&[4; 13]);
+        let mapping = match_names(&deep, &sorted(file(&deep, replace("fc", "layers.")))).unwrap();
+        assert_eq!(mapping.how, How::ByNumberAndShape);
+        assert!(mapping.pairs.iter().all(|(theirs, ours)| *theirs == ours.replace("fc", "layers.")), "{mapping:?}");
+        let norm = with_norm();
+        let mapping = match_names(&norm, &sorted(file(&norm, |name| Some(format!("net.{name}"))))).unwrap();
+        assert!(mapping.pairs.iter().all(|(theirs, ours)| *theirs == format!("net.{ours}")), "{mapping:?}");
+        assert_eq!(mapping.pairs.len(), 12);
+        // Modules of different shapes need no numbers.
+        let names = |name: &str| Some(name.replace("fc1", "zeta").replace("fc2", "alpha"));
+        let graph = mlp(&[4, 5, 3]);
+        let mapping = match_names(&graph, &sorted(file(&graph, names))).unwrap();
+        assert_eq!(mapping.pairs[0], ("zeta.weight".to_owned(), "fc1.weight".to_owned()));
+        // Modules of equal shapes with names that do not count are a choice.
+        let square = mlp(&[4, 4, 4]);
+        refused(
+            &square,
+            &sorted(file(&square, names)),
+            &["tells no order", "`alpha`, `zeta` in the checkpoint, `fc1`, `fc2` in the network"],
+        );
+        // So are names of ours in another place.
+        let shifted = |name: &str| Some(name.replace("fc2", "fc3").replace("fc1", "fc2"));
+        refused(&square, &sorted(file(&square, shifted)), &[]);
+    }
+
+    #[test]
+    fn prefixes_are_stripped_where_all_have_them() {
+        let tensor = RawTensor::from_f64(Dtype::F32, vec![1], &[0.0]).unwrap();
+        let strip = |names: &[&str]| {
+            let mut tensors: Vec<_> = names.iter().map(|n| ((*n).to_owned(), tensor.clone())).collect();
+            strip_prefixes(&mut tensors);
+            tensors.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(strip(&["module.a.weight", "module.b"]), ["a.weight", "b"]);
+        assert_eq!(strip(&["_orig_mod.module.a", "_orig_mod.module.b"]), ["a", "b"]);
+        assert_eq!(strip(&["module._orig_mod.module.a"]), ["a"]);
+        assert_eq!(strip(&["module.a", "b"]), ["module.a", "b"]);
+        assert_eq!(strip(&["modules.a"]), ["modules.a"]);
+        assert!(strip(&[]).is_empty());
+    }
 }

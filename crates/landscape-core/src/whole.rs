@@ -45,7 +45,7 @@ pub fn write(path: &Path, bytes: &[u8], overwrite: Overwrite) -> Result<()> {
 /// Writes a file piece by piece, whole or not at all; `fill` gets a buffered writer.
 ///
 /// # Errors
-/// As [`write`], and [`Error::Write`] with whatever `fill` failed with.
+/// As [`write()`], and [`Error::Write`] with whatever `fill` failed with.
 pub fn write_with(path: &Path, overwrite: Overwrite, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     write_through(path, overwrite, fill, |file| Box::new(file))
 }
@@ -225,8 +225,7 @@ mod tests {
     }
 
     fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names
     }
@@ -243,9 +242,12 @@ mod tests {
                     if let Some(old) = old {
                         fs::write(&path, old).unwrap();
                     }
-                    let result = write_through(&path, Overwrite::Replace, |out| out.write_all(&new), |file| {
-                        Box::new(Faulty { file, n_good, fault })
-                    });
+                    let result = write_through(
+                        &path,
+                        Overwrite::Replace,
+                        |out| out.write_all(&new),
+                        |file| Box::new(Faulty { file, n_good, fault }),
+                    );
                     let error = result.unwrap_err();
                     let Error::Write { path: named, source } = &error else { panic!("{error}") };
                     assert_eq!(named, &path);
@@ -260,9 +262,12 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.bin");
-        write_through(&path, Overwrite::Replace, |out| out.write_all(&new), |file| {
-            Box::new(Faulty { file, n_good: usize::MAX, fault: Fault::Stops })
-        })
+        write_through(
+            &path,
+            Overwrite::Replace,
+            |out| out.write_all(&new),
+            |file| Box::new(Faulty { file, n_good: usize::MAX, fault: Fault::Stops }),
+        )
         .unwrap();
         assert_eq!(fs::read(&path).unwrap(), new);
     }

@@ -1,17 +1,18 @@
 //! `.pth` files of `torch.save`, read without running anything.
 //!
 //! Such a file is a zip archive: `NAME/data.pkl` holds a pickle that says what there is, `NAME/data/KEY` the bytes of each storage.
-//! A pickle is a program; [`pickle`] runs the part of its language that builds plain data, and stops at the first function or class
+//! A pickle is a program; `pickle.rs` runs the part of its language that builds plain data, and stops at the first function or class
 //! that is not on a written-out list. Sizes are checked against the file before anything is allocated.
 
 mod archive;
+mod data;
 mod pickle;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::tensor::{Dtype, RawTensor};
+use crate::tensor::RawTensor;
 use archive::Archive;
-use pickle::{Data, Storage, Tensor, Value};
+use data::{Data, Storage, Tensor, Value};
 use std::collections::BTreeMap;
 use std::io::{Read, Seek};
 use std::path::Path;
@@ -128,7 +129,11 @@ fn rebuild<R: Read + Seek>(
         }
         let bytes = &loaded[key];
         if bytes.len() != storage.size_bytes {
-            return Err(about(format!("its storage `{key}` is {} bytes long in one place and {} in another", bytes.len(), storage.size_bytes)));
+            return Err(about(format!(
+                "its storage `{key}` is {} bytes long in one place and {} in another",
+                bytes.len(),
+                storage.size_bytes
+            )));
         }
         let tensor = RawTensor::new(tensor.dtype, tensor.shape.clone(), gather(tensor, bytes)).map_err(|e| about(e.to_string()))?;
         rebuilt.push(((*name).to_owned(), tensor));
@@ -193,41 +198,4 @@ fn gather(tensor: &Tensor, storage: &[u8]) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// The element type of a storage class or a dtype, by PyTorch's name.
-fn storage_dtype(class: &str) -> Option<Dtype> {
-    Some(match class {
-        "DoubleStorage" => Dtype::F64,
-        "FloatStorage" => Dtype::F32,
-        "HalfStorage" => Dtype::F16,
-        "BFloat16Storage" => Dtype::Bf16,
-        "LongStorage" => Dtype::I64,
-        "IntStorage" => Dtype::I32,
-        "ShortStorage" => Dtype::I16,
-        "CharStorage" => Dtype::I8,
-        "ByteStorage" => Dtype::U8,
-        "BoolStorage" => Dtype::Bool,
-        _ => return None,
-    })
-}
-
-/// As [`storage_dtype`], for `torch.float32` and its like.
-fn torch_dtype(name: &str) -> Option<Dtype> {
-    Some(match name {
-        "float64" => Dtype::F64,
-        "float32" => Dtype::F32,
-        "float16" => Dtype::F16,
-        "bfloat16" => Dtype::Bf16,
-        "int64" => Dtype::I64,
-        "int32" => Dtype::I32,
-        "int16" => Dtype::I16,
-        "int8" => Dtype::I8,
-        "uint64" => Dtype::U64,
-        "uint32" => Dtype::U32,
-        "uint16" => Dtype::U16,
-        "uint8" => Dtype::U8,
-        "bool" => Dtype::Bool,
-        _ => return None,
-    })
 }

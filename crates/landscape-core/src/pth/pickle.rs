@@ -8,162 +8,21 @@
 //! # Source
 //! The opcodes as CPython's `pickletools` documents them; persistent ids and rebuilding functions as `torch/_utils.py` has them.
 
-use super::{storage_dtype, torch_dtype};
+use super::data::{Data, Global, Result, Storage, Tensor, Value};
 use crate::tensor::Dtype;
 use std::collections::BTreeMap;
 
-pub(super) type Result<T> = std::result::Result<T, String>;
-
-/// A value; containers are indices into [`Data`].
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value {
-    None,
-    Bool(bool),
-    Int(i64),
-    /// A number, byte string or the like that no state dict needs.
-    Other,
-    Text(usize),
-    /// A tuple, list or set.
-    Items(usize),
-    Dict(usize),
-    Global(Global),
-    Storage(usize),
-    Tensor(usize),
-}
-
-/// The functions and classes that may be named; what they do is done here.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Global {
-    RebuildTensor,
-    RebuildTensorV3,
-    RebuildParameter,
-    OrderedDict,
-    /// `torch.Size` and `set`: the items they are made from.
-    Collection,
-    /// `torch.device`.
-    Device,
-    /// A class of typed storages.
-    TypedStorage(Dtype),
-    /// Storage counted in bytes.
-    UntypedStorage,
-    Dtype(Dtype),
-}
-
-impl Global {
-    fn find(module: &str, name: &str) -> Option<Self> {
-        Some(match (module, name) {
-            ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensor,
-            ("torch._utils", "_rebuild_tensor_v3") => Global::RebuildTensorV3,
-            ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
-            ("collections", "OrderedDict") => Global::OrderedDict,
-            ("torch", "Size") | ("builtins" | "__builtin__", "set") => Global::Collection,
-            ("torch", "device") => Global::Device,
-            ("torch.storage", "UntypedStorage") => Global::UntypedStorage,
-            ("torch", class) => match storage_dtype(class) {
-                Some(dtype) => Global::TypedStorage(dtype),
-                None => Global::Dtype(torch_dtype(class)?),
-            },
-            _ => return None,
-        })
-    }
-}
-
-impl Value {
-    /// What it is, for messages.
-    pub(super) fn describe(self) -> &'static str {
-        match self {
-            Value::None => "`None`",
-            Value::Bool(_) => "a boolean",
-            Value::Int(_) => "a whole number",
-            Value::Other => "a number or byte string",
-            Value::Text(_) => "a text",
-            Value::Items(_) => "a list",
-            Value::Dict(_) => "a dictionary",
-            Value::Global(_) => "a class",
-            Value::Storage(_) => "a storage",
-            Value::Tensor(_) => "a tensor",
-        }
-    }
-}
-
-/// A run of numbers in an entry of its own.
-#[derive(Debug)]
-pub(super) struct Storage {
-    /// A text of [`Data`]: many storages may be made of one key, so it is not copied.
-    key: usize,
-    pub size_bytes: usize,
-    /// `None` for untyped bytes.
-    pub dtype: Option<Dtype>,
-}
-
-/// A view of a storage. Offset and strides count elements.
-#[derive(Debug)]
-pub(super) struct Tensor {
-    pub storage: usize,
-    pub dtype: Dtype,
-    pub offset: usize,
-    pub shape: Vec<usize>,
-    pub strides: Vec<usize>,
-}
-
-/// What a pickle holds.
-#[derive(Debug, Default)]
-pub(super) struct Data {
-    texts: Vec<String>,
-    items: Vec<Vec<Value>>,
-    dicts: Vec<Vec<(Value, Value)>>,
-    pub storages: Vec<Storage>,
-    tensors: Vec<Tensor>,
-    pub root: Value,
-}
-
-impl Default for Value {
-    fn default() -> Self {
-        Value::None
-    }
-}
-
-impl Data {
-    pub(super) fn text(&self, value: Value) -> Option<&str> {
-        if let Value::Text(at) = value { Some(&self.texts[at]) } else { None }
-    }
-
-    pub(super) fn dict(&self, value: Value) -> Option<&[(Value, Value)]> {
-        if let Value::Dict(at) = value { Some(&self.dicts[at]) } else { None }
-    }
-
-    pub(super) fn tensor(&self, value: Value) -> Option<&Tensor> {
-        if let Value::Tensor(at) = value { Some(&self.tensors[at]) } else { None }
-    }
-
-    pub(super) fn key(&self, storage: &Storage) -> &str {
-        &self.texts[storage.key]
-    }
-
-    fn items(&self, value: Value) -> Result<&[Value]> {
-        if let Value::Items(at) = value { Ok(&self.items[at]) } else { Err(format!("needs a list, and has {}", value.describe())) }
-    }
-
-    fn new_text(&mut self, text: &[u8]) -> Result<Value> {
-        let text = std::str::from_utf8(text).map_err(|_| "holds a text that is no UTF-8".to_owned())?;
-        self.texts.push(text.to_owned());
-        Ok(Value::Text(self.texts.len() - 1))
-    }
-
-    fn new_items(&mut self, items: Vec<Value>) -> Value {
-        self.items.push(items);
-        Value::Items(self.items.len() - 1)
-    }
-
-    fn new_dict(&mut self, items: Vec<(Value, Value)>) -> Value {
-        self.dicts.push(items);
-        Value::Dict(self.dicts.len() - 1)
-    }
-}
-
 /// Runs a pickle; what is wrong is told as the end of a sentence that begins with the pickle's name.
 pub(super) fn load(bytes: &[u8]) -> Result<Data> {
-    let mut machine = Machine { bytes, at: 0, stack: Vec::new(), marks: Vec::new(), memo: BTreeMap::new(), budget: 2 * bytes.len(), data: Data::default() };
+    let mut machine = Machine {
+        bytes,
+        at: 0,
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: BTreeMap::new(),
+        budget: 2 * bytes.len(),
+        data: Data::default(),
+    };
     loop {
         let start = machine.at;
         match machine.step() {
@@ -539,7 +398,7 @@ impl<'a> Machine<'a> {
             }
             (Global::Collection, []) => Ok(self.data.new_items(Vec::new())),
             (Global::Collection, &[list @ Value::Items(_)]) => Ok(list),
-            (Global::Device, _) => Ok(Value::Other),
+            (Global::Beside, _) => Ok(Value::Other),
             _ => Err(format!("calls `{global:?}` with {} arguments that it does not take", n_arguments)),
         }
     }
@@ -599,5 +458,9 @@ fn long(bytes: &[u8]) -> Value {
 
 fn pairs(items: &[Value]) -> Result<Vec<(Value, Value)>> {
     let (pairs, rest) = items.as_chunks::<2>();
-    if rest.is_empty() { Ok(pairs.iter().map(|&[key, value]| (key, value)).collect()) } else { Err("sets a key without a value".to_owned()) }
+    if rest.is_empty() {
+        Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
+    } else {
+        Err("sets a key without a value".to_owned())
+    }
 }
