@@ -91,6 +91,7 @@ def header(**more) -> dict:
         "script": "tests/golden/make_goldens.py",
         "torch": torch.__version__.split("+")[0],
         "numpy": np.__version__,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
         "formula": TEXT,
         **more,
     }

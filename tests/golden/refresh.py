@@ -53,22 +53,36 @@ def result(net):
     return statistics | {"output of the first example": [float(v) for v in output.reshape(-1)]}
 
 
+def pooled(net):
+    """Mean and biased variance of all values together, each batch normalised by its own statistics on the way."""
+    seen = {n: [] for n in norms(net)}
+    hooks = [m.register_forward_pre_hook(lambda _, x, n=n: seen[n].append(channels_first(x[0]))) for n, m in norms(net).items()]
+    run_training(net, lambda b, n: 0.1)
+    for hook in hooks:
+        hook.remove()
+    for n, m in norms(net).items():
+        x = torch.cat(seen[n], dim=1)
+        m.running_mean.copy_(x.mean(1))
+        m.running_var.copy_(x.var(1, unbiased=False))
+
+
+def channels_first(x):
+    return x.transpose(0, 1).flatten(1)
+
+
 def sequential(net):
-    """Each layer's population statistics over all examples, inputs normalised by the layers before; biased variance kept apart."""
+    """Each layer's mean and biased variance over all examples at once, inputs normalised by the final statistics of the layers before."""
     reset(net)
     net.eval()
-    found = {}
-    for name, m in norms(net).items():
+    for m in norms(net).values():
         seen = []
         hook = m.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
         with torch.no_grad():
             net(torch.cat(batches()))
         hook.remove()
-        x = seen[0].transpose(0, 1).flatten(1)
+        x = channels_first(seen[0])
         m.running_mean.copy_(x.mean(1))
-        m.running_var.copy_(x.var(1, unbiased=True))
-        found[f"{name}.count"] = [float(x.shape[1])]
-    return found
+        m.running_var.copy_(x.var(1, unbiased=False))
 
 
 def golden():
@@ -79,7 +93,8 @@ def golden():
             sizes=SIZES,
             input_shape=SHAPE,
             batch_average="momentum b/(n+b) before each batch of size b after n examples, as the reference's utils.update_bn",
-            sequential="unbiased population variance; count holds its number of values",
+            pooled="mean and biased variance of all values; each batch normalised by its own statistics on the way",
+            sequential="the same, layer by layer: inputs normalised by the final statistics of the layers before",
         )
     }
     run_training(net, lambda b, n: b / (n + b))
@@ -88,6 +103,8 @@ def golden():
         m.momentum = 0.1
     update_bn(batches(), net)
     goldens["torch_cumulative"] = result(net)
-    counts = sequential(net)
-    goldens["sequential"] = result(net) | counts
+    pooled(net)
+    goldens["pooled"] = result(net)
+    sequential(net)
+    goldens["sequential"] = result(net)
     return goldens
