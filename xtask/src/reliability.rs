@@ -41,7 +41,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             n_pairs: 10,
             data: "digits".to_owned(),
             train: &["--model", "mlp:64-256-256-10", "--epochs", "40"],
-            connect: &["--epochs", "120", "--weight-decay", "5e-4"],
+            connect: &["--epochs", "200", "--weight-decay", "5e-4"],
         },
         Suite {
             name: "digits-cnn",
@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             n_pairs: 10,
             data: "digits".to_owned(),
             train: &["--model", "cnn", "--epochs", "40"],
-            connect: &["--epochs", "120", "--weight-decay", "5e-4"],
+            connect: &["--epochs", "200", "--weight-decay", "5e-4"],
         },
         Suite {
             name: "mnist-mlp",

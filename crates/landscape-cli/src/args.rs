@@ -6,7 +6,9 @@ use std::path::PathBuf;
 /// Join trained networks by curves of low loss, and look at what lies between them.
 #[derive(Debug, Parser)]
 #[command(name = "landscape", version, max_term_width = 110, propagate_version = true)]
-#[command(after_help = "Start with `landscape demo`. Exit codes: 0 done, 1 the run failed, 2 the request or an input is wrong, 130 interrupted (state saved).")]
+#[command(
+    after_help = "Start with `landscape demo`. Exit codes: 0 done, 1 the run failed, 2 the request or an input is wrong, 130 interrupted (state saved)."
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -208,13 +210,13 @@ pub struct ConnectArgs {
     /// What weight decay acts on: the visited point (the reference) or each control point
     #[arg(long, value_enum, default_value = "point")]
     pub decay_on: DecayOnName,
-    /// Passes over the training data
-    #[arg(long, default_value_t = 30, value_name = "N")]
+    /// Passes over the training data (the reference: 200 to 600); for a chain they are shared among its segments
+    #[arg(long, default_value_t = 100, value_name = "N")]
     pub epochs: u64,
     /// Examples per step
     #[arg(long, default_value_t = 128, value_name = "N")]
     pub batch_size: usize,
-    /// Base learning rate [default: 0.03 for sgd, as the reference's residual networks; 0.001 for adam and adamw]
+    /// Base learning rate [default: 0.05 for sgd, 0.001 for adam and adamw]
     #[arg(long, value_name = "RATE")]
     pub lr: Option<f64>,
     /// Optimiser
@@ -223,7 +225,7 @@ pub struct ConnectArgs {
     /// `constant`, `cosine`, `garipov` (the reference's piecewise linear), `step:SHARE,SHARE/GAMMA` or `triangular:EPOCHS/LOW`
     #[arg(long, default_value = "garipov")]
     pub schedule: String,
-    /// Strength of the L2 term
+    /// Strength of the L2 term (the reference's default)
     #[arg(long, default_value_t = 1e-4, value_name = "WD")]
     pub weight_decay: f64,
     /// Train on the images as they are [default: random crop and flip for CIFAR]

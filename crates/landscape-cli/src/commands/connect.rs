@@ -55,7 +55,7 @@ pub fn run(common: &Common, args: &ConnectArgs) -> anyhow::Result<()> {
         },
         fit: FitConfig {
             epochs: args.epochs,
-            optimizer: optimizer(args.optimizer, args.lr, 0.03),
+            optimizer: optimizer(args.optimizer, args.lr, 0.05),
             schedule: args.schedule.parse()?,
             weight_decay: args.weight_decay,
             decay_on: match args.decay_on {
@@ -116,8 +116,7 @@ pub fn connect_run(common: &Common, job: &Job, folder: &RunFolder, started: Inst
     let ends: Vec<_> = job.endpoints.iter().map(|e| e.params.clone()).collect();
     let mut random = |bend_idx: usize| {
         let seed = seed.child("bend").child_idx(bend_idx as u64);
-        init::initialise(&first.graph, init::Init::PyTorch, seed, &device)
-            .map_err(|e| landscape_core::Error::Objective(e.to_string()))
+        init::initialise(&first.graph, init::Init::PyTorch, seed, &device).map_err(|e| landscape_core::Error::Objective(e.to_string()))
     };
     let mut points = job.connect.control_points(&ends, &mut random)?;
     let batches = job.data.training_batches(job.batch_size, seed.child("batches"), job.augment)?;

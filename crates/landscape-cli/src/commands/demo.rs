@@ -16,7 +16,7 @@ use std::time::Instant;
 /// Epochs of each endpoint: enough for a training loss near zero.
 const ENDPOINT_EPOCHS: u64 = 40;
 /// Epochs of the curve.
-const CURVE_EPOCHS: u64 = 120;
+const CURVE_EPOCHS: u64 = 300;
 const BATCH_SIZE: usize = 128;
 const N_SAMPLES: usize = 61;
 
@@ -112,7 +112,7 @@ fn endpoint_fit() -> FitConfig {
 fn curve_fit() -> FitConfig {
     FitConfig {
         epochs: CURVE_EPOCHS,
-        optimizer: Optimizer::sgd(0.03),
+        optimizer: Optimizer::sgd(0.05),
         schedule: Schedule::Garipov2018,
         weight_decay: 5e-4,
         decay_on: DecayOn::Point,
@@ -125,8 +125,12 @@ fn describe(result: &Value) -> String {
         let (loss, error) = (&part["summary"]["train_loss"], &part["summary"]["test_error"]);
         format!(
             "{name:<8} train loss: ends {:.3} and {:.3}, highest {:.3}   test error: ends {:.1} % and {:.1} %, highest {:.1} %",
-            number(&loss["start"]), number(&loss["end"]), number(&loss["max"]),
-            100.0 * number(&error["start"]), 100.0 * number(&error["end"]), 100.0 * number(&error["max"]),
+            number(&loss["start"]),
+            number(&loss["end"]),
+            number(&loss["max"]),
+            100.0 * number(&error["start"]),
+            100.0 * number(&error["end"]),
+            100.0 * number(&error["max"]),
         )
     };
     let barrier = |part: &Value| number(&part["barriers"]["train_loss"]["above_worse_end"]);
