@@ -71,11 +71,7 @@ pub fn number_text(value: f64) -> String {
         return if value == 0.0 { "0".to_owned() } else { "not finite".to_owned() };
     }
     let magnitude = value.abs().log10().floor();
-    if (-4.0..5.0).contains(&magnitude) {
-        format!("{value:.*}", (2.0 - magnitude).max(0.0) as usize)
-    } else {
-        format!("{value:.2e}")
-    }
+    if (-4.0..5.0).contains(&magnitude) { format!("{value:.*}", (2.0 - magnitude).max(0.0) as usize) } else { format!("{value:.2e}") }
 }
 
 /// A panel: a rectangle of the sheet with an axis on its left and one below.

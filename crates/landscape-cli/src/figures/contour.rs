@@ -12,8 +12,8 @@
 pub struct Ring {
     /// Its corners, in order.
     pub points: Vec<[f64; 2]>,
-    /// Which corners lie on the border of the grid rather than between two values.
-    pub on_border: Vec<bool>,
+    /// Which corners have a step to the next that follows the border of the grid and no contour.
+    follows_border: Vec<bool>,
     /// Which of the levels it belongs to.
     pub level_idx: usize,
     /// Enclosed area, positive where the function is above the level just within.
@@ -26,9 +26,8 @@ impl Ring {
         let n = self.points.len();
         let mut line = Vec::with_capacity(n + 1);
         for i in 0..n {
-            let next = (i + 1) % n;
             line.push(self.points[i]);
-            if self.on_border[i] && self.on_border[next] {
+            if self.follows_border[i] {
                 line.push([f64::NAN; 2]);
             }
         }
@@ -81,16 +80,21 @@ impl Padded {
         self.values[y * self.xs.len() + x]
     }
 
-    /// Where the level crosses the edge between two nodes, and whether the edge leaves the grid.
-    fn crossing(&self, a: (usize, usize), b: (usize, usize), level: f64) -> ([f64; 2], bool) {
+    /// Where the level crosses the edge between two nodes.
+    fn crossing(&self, a: (usize, usize), b: (usize, usize), level: f64) -> [f64; 2] {
         let (va, vb) = (self.value(a.0, a.1), self.value(b.0, b.1));
         let at = |n: (usize, usize)| [self.xs[n.0], self.ys[n.1]];
         let (pa, pb) = (at(a), at(b));
         if va == f64::NEG_INFINITY || vb == f64::NEG_INFINITY {
-            return (if va == f64::NEG_INFINITY { pb } else { pa }, true);
+            return if va == f64::NEG_INFINITY { pb } else { pa };
         }
         let share = ((level - va) / (vb - va)).clamp(0.0, 1.0);
-        ([pa[0] + share * (pb[0] - pa[0]), pa[1] + share * (pb[1] - pa[1])], false)
+        [pa[0] + share * (pb[0] - pa[0]), pa[1] + share * (pb[1] - pa[1])]
+    }
+
+    fn on_one_side(&self, a: [f64; 2], b: [f64; 2]) -> bool {
+        let side = |axis: &[f64], i: usize| a[i] == b[i] && (Some(&a[i]) == axis.first() || Some(&a[i]) == axis.last());
+        side(&self.xs, 0) || side(&self.ys, 1)
     }
 
     fn rings(&self, level: f64, level_idx: usize) -> Vec<Ring> {
@@ -109,7 +113,7 @@ impl Padded {
                 let edges = [2 * node, 2 * (node + 1) + 1, 2 * (node + n_x), 2 * node + 1];
                 let leaves = |e: usize| inside[e] && !inside[(e + 1) % 4];
                 let enters = |e: usize| !inside[e] && inside[(e + 1) % 4];
-                let is_saddle = inside[0] == inside[2];
+                let is_saddle = inside[0] == inside[2] && inside[1] == inside[3];
                 let middle_inside = corners.iter().sum::<f64>() / 4.0 >= level;
                 for e in (0..4).filter(|&e| leaves(e)) {
                     let entry = match (is_saddle, middle_inside) {
@@ -125,20 +129,20 @@ impl Padded {
         }
         let mut rings = Vec::new();
         for start in 0..next.len() {
-            let (mut points, mut on_border) = (Vec::new(), Vec::new());
+            let mut points = Vec::new();
             let mut edge = start;
             while next[edge] != NONE {
                 let node = edge / 2;
                 let a = (node % n_x, node / n_x);
                 let b = if edge % 2 == 0 { (a.0 + 1, a.1) } else { (a.0, a.1 + 1) };
-                let (point, border) = self.crossing(a, b, level);
-                points.push(point);
-                on_border.push(border);
+                points.push(self.crossing(a, b, level));
                 edge = std::mem::replace(&mut next[edge], NONE);
             }
             let signed_area = signed_area(&points);
             if signed_area != 0.0 {
-                rings.push(Ring { points, on_border, level_idx, signed_area });
+                let n = points.len();
+                let follows_border = (0..n).map(|i| self.on_one_side(points[i], points[(i + 1) % n])).collect();
+                rings.push(Ring { points, follows_border, level_idx, signed_area });
             }
         }
         rings
@@ -173,10 +177,10 @@ mod tests {
         for (ring, radius) in circles.iter().zip([0.4, 0.2]) {
             assert!(ring.points.iter().all(|p| (p[0].hypot(p[1]) - radius).abs() < 1e-3));
             assert!((ring.signed_area.abs() / (std::f64::consts::PI * radius * radius) - 1.0).abs() < 3e-3);
-            assert!(ring.on_border.iter().all(|b| !b));
+            assert!(ring.follows_border.iter().all(|b| !b));
         }
         let borders: Vec<&Ring> = found.iter().filter(|r| r.signed_area > 0.0).collect();
-        assert!(borders.iter().all(|r| (r.signed_area - 2.0).abs() < 1e-12 && r.on_border.iter().all(|b| *b)));
+        assert!(borders.iter().all(|r| (r.signed_area - 2.0).abs() < 1e-12 && r.follows_border.iter().all(|b| *b)));
     }
 
     #[test]

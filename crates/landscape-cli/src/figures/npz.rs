@@ -64,7 +64,7 @@ fn archive(arrays: &[(String, Array)]) -> anyhow::Result<Vec<u8>> {
         };
         let mut file = Vec::new();
         let mut writer = npyz::WriteOptions::<f64>::new().default_dtype().shape(&shape).writer(&mut file).begin_nd()?;
-        writer.extend(values)?;
+        writer.extend(values.iter().copied())?;
         writer.finish()?;
         archive.start_file(npyz::npz::file_name_from_array_name(name), options)?;
         archive.write_all(&file)?;
@@ -83,7 +83,12 @@ mod tests {
 
     fn profile(with_test: bool) -> Profile {
         let values = |loss: f64| Values { loss, nll: loss - 0.25, error: Some(loss / 8.0) };
-        let sample = |(t, loss)| Sample { t, dl: 0.5 * f64::from(u8::from(t > 0.0)), train: values(loss), test: with_test.then(|| values(2.0 * loss)) };
+        let sample = |(t, loss)| Sample {
+            t,
+            dl: 0.5 * f64::from(u8::from(t > 0.0)),
+            train: values(loss),
+            test: with_test.then(|| values(2.0 * loss)),
+        };
         let samples = [(0.0, 1.0), (0.5, 4.0), (1.0, 2.0)].map(sample).to_vec();
         Profile::of(samples, &Segment, 0.0, Thresholds::PROJECT).unwrap()
     }
@@ -92,7 +97,7 @@ mod tests {
     fn the_archive_has_the_reference_s_keys_in_percent() {
         let bytes = archive(&arrays(&profile(true))).unwrap();
         let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).unwrap();
-        let mut names: Vec<String> = archive.file_names().map(str::to_owned).collect();
+        let mut names: Vec<String> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
         names.sort();
         let mut expected = vec!["ts.npy".to_owned(), "dl.npy".to_owned()];
         for split in ["tr", "te"] {

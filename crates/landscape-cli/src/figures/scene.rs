@@ -250,12 +250,7 @@ fn failed(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("drawing a figure: {error}")
 }
 
-fn fill_strokes<B: DrawingBackend>(
-    backend: &mut B,
-    points: &[[f64; 2]],
-    width: f64,
-    color: RGBColor,
-) -> anyhow::Result<()> {
+fn fill_strokes<B: DrawingBackend>(backend: &mut B, points: &[[f64; 2]], width: f64, color: RGBColor) -> anyhow::Result<()> {
     let half = width / 2.0;
     let round = |p: [f64; 2]| (p[0].round() as i32, p[1].round() as i32);
     for (idx, pair) in points.windows(2).enumerate() {

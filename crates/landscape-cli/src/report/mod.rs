@@ -1,1 +1,3 @@
-//! STUB by the lead; fr replaces this file.
+//! One HTML file about runs, made from their records, that needs nothing but itself.
+
+pub mod page;
