@@ -23,10 +23,32 @@ const METADATA: &str = "__metadata__";
 
 /// The content of a file.
 #[derive(Debug)]
-pub(crate) struct Contents {
-    /// In the order of their bytes.
+pub struct Contents {
+    /// In the order of their bytes when read; in any order to be written.
     pub tensors: Vec<(String, RawTensor)>,
+    /// The texts beside them.
     pub metadata: BTreeMap<String, String>,
+}
+
+impl Contents {
+    /// Reads a file that is in memory; `path` is for messages only.
+    ///
+    /// # Errors
+    /// [`Error::Format`], with what was expected and found.
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
+        read(bytes, bytes.len() as u64, path)
+    }
+
+    /// The bytes of the file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a name comes twice or is `__metadata__`.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let (header, order) = header(&self.tensors, &self.metadata)?;
+        let mut bytes = Vec::new();
+        write(&mut bytes, &header, &order, &self.tensors).expect("writing to memory does not fail");
+        Ok(bytes)
+    }
 }
 
 /// Reads `size_bytes` bytes as one file; `path` is for messages only.

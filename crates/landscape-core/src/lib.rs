@@ -26,7 +26,7 @@ pub mod hash;
 pub mod whole;
 pub mod tensor;
 pub mod metadata;
-mod container;
+pub mod container;
 pub mod checkpoint;
 pub mod pth;
 pub mod foreign;

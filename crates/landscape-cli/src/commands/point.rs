@@ -6,7 +6,7 @@ use crate::output;
 use crate::path::MeasuredPath;
 use anyhow::{Context, bail};
 use landscape_core::checkpoint::{Checkpoint, Metadata, PointOrigin};
-use landscape_core::whole::Overwrite;
+use landscape_core::whole::{self, Overwrite};
 use landscape_core::{Objective, Seed, Stateful};
 use landscape_network::NetworkObjective;
 use serde_json::json;
@@ -22,6 +22,7 @@ pub fn run(common: &Common, args: &PointArgs) -> anyhow::Result<()> {
         }
         bail!("`{}` exists already and is not overwritten; `--force` replaces it", out.display());
     }
+    whole::remove_stale_of(&out)?;
     let mut path = MeasuredPath::of_run(common, &args.run, &args.data)?;
     path.data.batch_size = args.batch_size;
     let device = landscape_kernels::Device::parse(&common.device)?;
@@ -47,7 +48,12 @@ pub fn run(common: &Common, args: &PointArgs) -> anyhow::Result<()> {
     let percent = |e: Option<f64>| e.map(|e| format!(", error {:.2} %", 100.0 * e)).unwrap_or_default();
     let text = format!(
         "t = {}: train nll {:.4}{}, test nll {:.4}{}\nwrote {}",
-        args.t, train.nll, percent(train.error), test.nll, percent(test.error), out.display()
+        args.t,
+        train.nll,
+        percent(train.error),
+        test.nll,
+        percent(test.error),
+        out.display()
     );
     output::result(common, &result, &text)
 }

@@ -7,7 +7,7 @@ use crate::output;
 use crate::run_folder::{self, RunFolder, Start};
 use anyhow::{Context, bail};
 use landscape_core::checkpoint::{Checkpoint, Metadata};
-use landscape_core::whole::Overwrite;
+use landscape_core::whole::{self, Overwrite};
 use landscape_core::{Buffers, ControlPoints, Seed, Stateful};
 use landscape_graph::Graph;
 use landscape_network::{NetworkObjective, init};
@@ -99,7 +99,7 @@ pub fn train(common: &Common, job: &Job, out: &Path, started: Instant) -> anyhow
     let folder = RunFolder::beside(out);
     match folder.begin(common, &config, Some(out))? {
         Start::Finished(result) if out.is_file() => return Ok(result),
-        _ => {}
+        _ => whole::remove_stale_of(out)?,
     }
     let mut objective = NetworkObjective::<f32>::new(graph.clone(), &device, job.data.loss())?;
     let (weights, buffers) = match &from {
