@@ -1,7 +1,7 @@
 //! One training step without the optimiser (move, forward, loss, reverse) at batch 128: ResNet-20 on 32x32 images, and the MLP
 //! 784-512-512-512-10; and an evaluation pass of each.
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use landscape_core::{Coefficients, ControlPoints, Examples, Flat, Objective, Pass, Seed, Stateful, Targets};
 use landscape_kernels::{Accumulate, Device};
 use landscape_network::init::{Init, initialise};
@@ -29,14 +29,10 @@ fn network(c: &mut Criterion, name: &str, model: &str, input_shape: &[usize]) {
     let mut group = c.benchmark_group(name);
     group.sample_size(20);
     group.bench_function("step", |b| {
-        b.iter_batched(
-            || (),
-            |()| {
-                objective.move_to(&points, &one).expect("a move");
-                black_box(objective.gradient(&batch, Pass::train(1), &mut gradient, Accumulate::Overwrite).expect("a step"))
-            },
-            BatchSize::PerIteration,
-        );
+        b.iter(|| {
+            objective.move_to(&points, &one).expect("a move");
+            black_box(objective.gradient(&batch, Pass::train(1), &mut gradient, Accumulate::Overwrite).expect("a step"))
+        });
     });
     objective.set_buffers(&buffers).expect("its own buffers");
     group.bench_function("evaluate", |b| b.iter(|| black_box(objective.measure(&batch, Pass::EVALUATE).expect("a pass"))));

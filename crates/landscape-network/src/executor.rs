@@ -108,10 +108,15 @@ impl<T: Real> Executor<T> {
     /// # Errors
     /// [`Error::Output`] if the graph ends in an image.
     pub fn new(graph: Arc<Graph>, device: &Device) -> Result<Self> {
+        Self::with_plans(graph, device, [Plan::evaluation, Plan::training])
+    }
+
+    /// An executor with plans for evaluation and training.
+    pub(crate) fn with_plans(graph: Arc<Graph>, device: &Device, plans: [fn(&Program) -> Plan; 2]) -> Result<Self> {
         let layout = Arc::new(ParamLayout::of_graph(&graph)?);
         let buffers = Buffers::of_graph(&graph)?;
         let program = Program::new(&graph, &layout, &buffers)?;
-        let (evaluation, training) = (Plan::evaluation(&program), Plan::training(&program));
+        let [evaluation, training] = plans.map(|plan| plan(&program));
         Ok(Executor {
             device: *device,
             weights: Weights::new(&program, &layout, device),

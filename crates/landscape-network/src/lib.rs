@@ -49,6 +49,9 @@ mod norm;
 mod forward;
 mod backward;
 mod executor;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod naive;
 
 pub mod tap;
 pub mod init;

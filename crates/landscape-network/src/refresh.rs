@@ -36,24 +36,30 @@ pub fn refresh<T: Real>(executor: &mut Executor<T>, how: NormRefresh, batches: &
     if batches.n_batches() == 0 {
         return Err(Error::NoBatches);
     }
-    let levels = Levels::of(executor.program());
+    let all: Vec<usize> = (0..executor.program().norms.len()).collect();
+    let mut once = |merge| one_pass(executor, merge, batches, &all, &|_| NormRule::Report);
     match how {
+        NormRefresh::BatchAverage => once(Merge::ByExamples)?,
+        NormRefresh::TorchCumulative => once(Merge::ByBatch)?,
+        NormRefresh::Pooled => once(Merge::Pooled)?,
         NormRefresh::Sequential => {
+            let levels = Levels::of(executor.program());
             let before = executor.buffers().clone();
             for level in 1..=levels.n_levels() {
-                let pass = one_pass(executor, how, batches, &levels.norms_at(level), &|norm_idx| match levels.of_norm[norm_idx] {
-                    at if at < level => NormRule::Stored,
-                    _ => NormRule::Measure,
-                });
+                let pass =
+                    one_pass(executor, Merge::Pooled, batches, &levels.norms_at(level), &|norm_idx| match levels.of_norm[norm_idx] {
+                        at if at < level => NormRule::Stored,
+                        _ => NormRule::Measure,
+                    });
                 if let Err(error) = pass {
                     executor.norms_mut().set_buffers(&before);
                     return Err(error);
                 }
             }
         }
-        _ => {
-            let all: Vec<usize> = (0..executor.program().norms.len()).collect();
-            one_pass(executor, how, batches, &all, &|_| NormRule::Report)?;
+        other => {
+            let expected = "a method that this version knows";
+            return Err(landscape_core::Error::config("refresh", expected, format!("{other:?}")).into());
         }
     }
     executor.mark_fresh();
@@ -63,7 +69,7 @@ pub fn refresh<T: Real>(executor: &mut Executor<T>, how: NormRefresh, batches: &
 /// Passes all batches once and stores the statistics of `norms`.
 fn one_pass<T: Real>(
     executor: &mut Executor<T>,
-    how: NormRefresh,
+    merge: Merge,
     batches: &dyn Batches<Batch = Examples<T>>,
     norms: &[usize],
     rule: &dyn Fn(usize) -> NormRule,
@@ -74,12 +80,23 @@ fn one_pass<T: Real>(
     let mut sums: Vec<Moments> = program.norms.iter().map(|slots| Moments::new(slots.channels)).collect();
     for batch_idx in 0..batches.n_batches() {
         let batch = batches.batch(0, batch_idx)?;
-        let mut report = |statistics: &BatchStatistics<'_, T>| sums[statistics.norm_idx].add(how, batch.n_examples, statistics);
+        let mut report = |statistics: &BatchStatistics<'_, T>| sums[statistics.norm_idx].add(merge, batch.n_examples, statistics);
         let control = Control { needed: Some(&needed), rule, report: &mut report, taps: None };
         executor.run_controlled(&batch.inputs, batch.n_examples, control)?;
     }
     executor.store_statistics(norms.iter().map(|&norm_idx| (norm_idx, &sums[norm_idx])), batches.n_batches());
     Ok(())
+}
+
+/// How the statistics of batches are put together.
+#[derive(Debug, Clone, Copy)]
+enum Merge {
+    /// Means and unbiased variances, weighted by the examples of a batch.
+    ByExamples,
+    /// Means and unbiased variances, each batch alike.
+    ByBatch,
+    /// As if all values stood in one batch; the variance is biased.
+    Pooled,
 }
 
 /// Statistics of all batches so far, in double precision.
@@ -96,13 +113,13 @@ impl Moments {
     }
 
     /// Moves towards a batch's statistics by its share of all weight so far.
-    fn add<T: Real>(&mut self, how: NormRefresh, n_examples: usize, batch: &BatchStatistics<'_, T>) {
+    fn add<T: Real>(&mut self, merge: Merge, n_examples: usize, batch: &BatchStatistics<'_, T>) {
         let n = batch.n_rows as f64;
         // The variance a batch adds, per unit of its own, and whether differences of the means count.
-        let (weight, factor, between) = match how {
-            NormRefresh::BatchAverage => (n_examples as f64, n / (n - 1.0), 0.0),
-            NormRefresh::TorchCumulative => (1.0, n / (n - 1.0), 0.0),
-            _ => (n, 1.0, 1.0),
+        let (weight, factor, between) = match merge {
+            Merge::ByExamples => (n_examples as f64, n / (n - 1.0), 0.0),
+            Merge::ByBatch => (1.0, n / (n - 1.0), 0.0),
+            Merge::Pooled => (n, 1.0, 1.0),
         };
         self.weight += weight;
         let share = weight / self.weight;
