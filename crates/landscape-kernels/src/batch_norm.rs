@@ -339,11 +339,19 @@ mod tests {
     }
 
     /// dx, dweight and dbias, added to 0.5.
-    fn gradients<T: Real>(s: &BatchNormShape, through: Through, x: &[T], mean: &[T], var: &[T], weight: &[T], dy: &[T]) -> [Vec<T>; 3] {
+    fn gradients<T: Real>(
+        s: &BatchNormShape,
+        through: Through,
+        x: &[T],
+        mean: &[T],
+        var: &[T],
+        weight: Option<&[T]>,
+        dy: &[T],
+    ) -> [Vec<T>; 3] {
         let half = |n| vec![T::from_f64(0.5); n];
         let (mut dx, mut dw, mut db) = (half(x.len()), half(s.channels), half(s.channels));
         let f = if through == Through::Batch { backward_batch } else { backward_stored };
-        let (weight, dw_view) = (Some(weight.into()), Some((&mut dw).into()));
+        let (weight, dw_view) = (weight.map(View::from), Some((&mut dw).into()));
         let add = Accumulate::Add;
         f(s, x.into(), mean.into(), var.into(), EPS, weight, dy.into(), (&mut dx).into(), add, dw_view, Some((&mut db).into()), add)
             .unwrap();
@@ -362,12 +370,41 @@ mod tests {
         assert_close(&y, &narrow(naive_y), n_ulps);
     }
 
+    /// Both gradients, with and without a weight, at the statistics of the input and at others.
+    fn gradients_match_naive<T: Real>(s: &BatchNormShape, affine: bool) {
+        let len = s.n_elements().unwrap();
+        let (x, w, g) = (values::<T>(len, 1), values::<T>(s.channels, 2), values::<T>(len, 4));
+        let wide = |v: &[T]| v.iter().map(|v| v.to_f64()).collect::<Vec<_>>();
+        let (weight, wide_weight) = (affine.then_some(w.as_slice()), affine.then(|| wide(&w)));
+        let [mean, var, _] = run(s, &x, None, None);
+        let others = [values::<T>(s.channels, 5), values::<T>(s.channels, 6).iter().map(|&v| v + T::from_f64(1.5)).collect()];
+        let twin = |through, mean: &[T], var: &[T]| match through {
+            Through::Batch => naive::backward_batch(s, &wide(&x), EPS, wide_weight.as_deref(), &wide(&g)),
+            Through::Stored => naive::backward_stored(s, &wide(&x), (&wide(mean), &wide(var)), EPS, wide_weight.as_deref(), &wide(&g)),
+        };
+        for (through, mean, var) in [(Through::Batch, &mean, &var), (Through::Stored, &others[0], &others[1])] {
+            let found = gradients(s, through, &x, mean, var, weight, &g);
+            // A gradient of γ is a sum of n terms, each as large as a number of the input over its deviation.
+            let size = (s.n_rows as f64).sqrt() / var.iter().map(|v| v.to_f64()).fold(1.0, f64::min).sqrt();
+            for (found, expected) in found.iter().zip(twin(through, mean, var)) {
+                let expected: Vec<T> = expected.into_iter().map(|v| T::from_f64(v + 0.5)).collect();
+                assert_close(found, &expected, 40.0 * size);
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn equals_naive(n in 2_usize..300, c in 1_usize..150) {
             matches_naive::<f32>(&shape(n, c), 20.0);
             matches_naive::<f64>(&shape(n, c), 200.0);
+        }
+
+        #[test]
+        fn gradients_equal_naive(n in 3_usize..120, c in 1_usize..40, affine: bool) {
+            gradients_match_naive::<f32>(&shape(n, c), affine);
+            gradients_match_naive::<f64>(&shape(n, c), affine);
         }
     }
 
@@ -388,7 +425,7 @@ mod tests {
                 dot(&naive::normalize(&s, x, (&mean, &var), EPS, Some(w), Some(b)), &g)
             };
             let minus_half = |v: Vec<f64>| v.iter().map(|v| v - 0.5).collect::<Vec<f64>>();
-            let [dx, dw, db] = gradients(&s, Through::Batch, &x, &mean, &var, &w, &g).map(minus_half);
+            let [dx, dw, db] = gradients(&s, Through::Batch, &x, &mean, &var, Some(&w), &g).map(minus_half);
             // Two rows are normalised to about ±1 wherever they lie: the third derivative is large where they nearly meet.
             if s.n_rows > 2 {
                 check_gradient(&x, &dx, |x| whole(x, &w, &b));
@@ -397,7 +434,7 @@ mod tests {
             check_gradient(&b, &db, |b| whole(&x, &w, b));
 
             let stored = |x: &[f64], w: &[f64], b: &[f64]| dot(&naive::normalize(&s, x, (&mean, &var), EPS, Some(w), Some(b)), &g);
-            let [dx, dw, db] = gradients(&s, Through::Stored, &x, &mean, &var, &w, &g).map(minus_half);
+            let [dx, dw, db] = gradients(&s, Through::Stored, &x, &mean, &var, Some(&w), &g).map(minus_half);
             check_gradient(&x, &dx, |x| stored(x, &w, &b));
             check_gradient(&w, &dw, |w| stored(&x, w, &b));
             check_gradient(&b, &db, |b| stored(&x, &w, b));
@@ -435,7 +472,7 @@ mod tests {
             (values::<f32>(s.n_elements().unwrap(), 1), values::<f32>(s.channels, 2), values::<f32>(s.n_elements().unwrap(), 4));
         on_pools(|| {
             let [mean, var, y] = run(&s, &x, Some(&w), None);
-            let [dx, dw, db] = gradients(&s, Through::Batch, &x, &mean, &var, &w, &g);
+            let [dx, dw, db] = gradients(&s, Through::Batch, &x, &mean, &var, Some(&w), &g);
             [mean, var, y, dx, dw, db].map(|v| bits(&v))
         });
     }

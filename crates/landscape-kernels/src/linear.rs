@@ -240,15 +240,18 @@ mod tests {
         }
     }
 
-    #[test]
-    fn gradients_are_those_of_the_forward_pass() {
-        let s = shape(3, 4, 5);
-        let [x, w, b, g] = operands::<f64>(&s);
-        let [_, dx, dw, db] = all::<f64>(&s).map(|v| v.iter().map(|v| v - 0.5).collect::<Vec<_>>());
-        let f = |x: &[f64], w: &[f64], b: &[f64]| dot(&naive::forward(&s, x, w, Some(b)), &g);
-        check_gradient(&x, &dx, |x| f(x, &w, &b));
-        check_gradient(&w, &dw, |w| f(&x, w, &b));
-        check_gradient(&b, &db, |b| f(&x, &w, b));
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        #[test]
+        fn gradients_are_those_of_the_forward_pass(n in 1_usize..6, i in 1_usize..9, o in 1_usize..9) {
+            let s = shape(n, i, o);
+            let [x, w, b, g] = operands::<f64>(&s);
+            let [_, dx, dw, db] = all::<f64>(&s).map(|v| v.iter().map(|v| v - 0.5).collect::<Vec<_>>());
+            let f = |x: &[f64], w: &[f64], b: &[f64]| dot(&naive::forward(&s, x, w, Some(b)), &g);
+            check_gradient(&x, &dx, |x| f(x, &w, &b));
+            check_gradient(&w, &dw, |w| f(&x, w, &b));
+            check_gradient(&b, &db, |b| f(&x, &w, b));
+        }
     }
 
     #[test]

@@ -161,6 +161,21 @@ fn columns_and_direct_kernel_agree() {
     }
 }
 
+/// Input, weight and bias gradient against central differences of the forward pass, in double precision.
+fn check_gradients(s: &Conv2dShape) {
+    let [x, w, b, g] = operands::<f64>(s);
+    let y = |x: &[f64], w: &[f64], b: &[f64]| {
+        let (mut packed, mut y) = (vec![0.0; w.len()], vec![0.0; s.out_len()]);
+        pack_weight(s, w.into(), (&mut packed).into()).unwrap();
+        forward(s, x.into(), (&packed).into(), Some(b.into()), (&mut y).into(), (&mut scratch(s)).into()).unwrap();
+        dot(&y, &g)
+    };
+    let [_, dx, dw, db] = all::<f64>(s).map(|v| v.iter().map(|v| v - 0.5).collect::<Vec<_>>());
+    check_gradient(&x, &dx, |x| y(x, &w, &b));
+    check_gradient(&w, &dw, |w| y(&x, w, &b));
+    check_gradient(&b, &db, |b| y(&x, &w, b));
+}
+
 #[test]
 fn gradients_are_those_of_the_forward_pass() {
     let shapes = [
@@ -170,18 +185,18 @@ fn gradients_are_those_of_the_forward_pass() {
         Conv2dShape { in_channels: 4, groups: 4, stride: [1, 2], ..BASE },
         Conv2dShape { kernel_size: [1, 1], padding: [0, 0], ..BASE },
     ];
-    for s in shapes {
-        let [x, w, b, g] = operands::<f64>(&s);
-        let y = |x: &[f64], w: &[f64], b: &[f64]| {
-            let (mut packed, mut y) = (vec![0.0; w.len()], vec![0.0; s.out_len()]);
-            pack_weight(&s, w.into(), (&mut packed).into()).unwrap();
-            forward(&s, x.into(), (&packed).into(), Some(b.into()), (&mut y).into(), (&mut scratch(&s)).into()).unwrap();
-            dot(&y, &g)
-        };
-        let [_, dx, dw, db] = all::<f64>(&s).map(|v| v.iter().map(|v| v - 0.5).collect::<Vec<_>>());
-        check_gradient(&x, &dx, |x| y(x, &w, &b));
-        check_gradient(&w, &dw, |w| y(&x, w, &b));
-        check_gradient(&b, &db, |b| y(&x, &w, b));
+    shapes.iter().for_each(check_gradients);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn gradients_are_those_of_the_forward_pass_at_any_shape(s in any_shape(), channels in 1_usize..4, depthwise: bool) {
+        // Few channels: every element is moved twice.
+        let (groups, outputs) = if depthwise { (channels + 1, channels + 1) } else { (1, channels) };
+        let s = Conv2dShape { n: 2, in_channels: outputs, out_channels: outputs, groups, in_size: s.in_size.map(|d| d.min(7)), ..s };
+        prop_assume!(s.check().is_ok());
+        check_gradients(&s);
     }
 }
 

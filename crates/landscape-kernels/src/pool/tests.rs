@@ -151,20 +151,22 @@ proptest! {
     }
 }
 
-#[test]
-fn gradients_equal_finite_differences() {
-    let s = PoolShape { n: 2, channels: 3, in_size: [5, 4], kernel_size: [3, 2], stride: [2, 1], padding: [1, 1] };
-    let x = values::<f64>(120, 1);
-    let (y, argmax) = max(&s, &x);
-    let (dy, zero) = (values::<f64>(y.len(), 2), vec![0.0; 120]);
-    check_gradient(&x, &max_back(&s, &argmax, &dy, &zero, Accumulate::Overwrite), |x| dot(&max(&s, x).0, &dy));
-    for padding in [Padding::Counted, Padding::NotCounted] {
-        check_gradient(&x, &average_back(&s, padding, &dy, &zero, Accumulate::Overwrite), |x| dot(&average(&s, padding, x), &dy));
-    }
-    for out_size in [[1, 1], [2, 3], [7, 5]] {
-        let s = AdaptiveShape { n: 2, channels: 3, in_size: [5, 4], out_size };
-        let dy = values::<f64>(6 * out_size[0] * out_size[1], 3);
-        check_gradient(&x, &adaptive_back(&s, &dy, &zero, Accumulate::Overwrite), |x| dot(&adaptive(&s, x), &dy));
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn gradients_equal_finite_differences(s in shapes(), a in adaptive_shapes(), seed in 0_u64..1000) {
+        let (s, a) = (PoolShape { n: 1, channels: 3, ..s }, AdaptiveShape { n: 1, channels: 3, ..a });
+        let n_in = in_len(1, 3, s.in_size);
+        let x = values::<f64>(n_in, seed);
+        let (y, argmax) = max(&s, &x);
+        let (dy, zero) = (values::<f64>(y.len(), seed + 1), vec![0.0; n_in]);
+        check_gradient(&x, &max_back(&s, &argmax, &dy, &zero, Accumulate::Overwrite), |x| dot(&max(&s, x).0, &dy));
+        for padding in [Padding::Counted, Padding::NotCounted] {
+            check_gradient(&x, &average_back(&s, padding, &dy, &zero, Accumulate::Overwrite), |x| dot(&average(&s, padding, x), &dy));
+        }
+        let n_in = in_len(1, 3, a.in_size);
+        let (x, dy) = (values::<f64>(n_in, seed + 2), values::<f64>(in_len(1, 3, a.out_size), seed + 3));
+        check_gradient(&x, &adaptive_back(&a, &dy, &vec![0.0; n_in], Accumulate::Overwrite), |x| dot(&adaptive(&a, x), &dy));
     }
 }
 
