@@ -25,8 +25,21 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     let code = exit_code(error);
     let label = if code == 130 { "landscape" } else { "error" };
     // A closed stderr is no reason to fail differently.
-    let _ = writeln!(std::io::stderr(), "{label}: {error:#}");
+    let _ = writeln!(std::io::stderr(), "{label}: {}", message(error));
     ExitCode::from(code)
+}
+
+/// The chain of causes. Errors of the libraries end with their cause, which is not said twice.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let part = cause.to_string();
+        if !text.ends_with(&part) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{separator}{part}");
+        }
+    }
+    text
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
@@ -57,5 +70,27 @@ fn write_code(source: &std::io::Error) -> u8 {
         | ErrorKind::InvalidFilename
         | ErrorKind::AlreadyExists => 2,
         _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_said_once() {
+        let source = std::io::Error::from(ErrorKind::NotFound);
+        let said = source.to_string();
+        let error = anyhow::Error::from(CoreError::Write { path: "x".into(), source }).context("`run`");
+        assert_eq!(message(&error), format!("`run`: cannot write `x`: {said}"));
+    }
+
+    #[test]
+    fn a_full_disk_is_a_failed_run_and_a_wrong_place_a_wrong_request() {
+        let code = |kind: ErrorKind| exit_code(&anyhow::Error::from(CoreError::Write { path: "x".into(), source: kind.into() }));
+        assert_eq!([ErrorKind::StorageFull, ErrorKind::FileTooLarge, ErrorKind::QuotaExceeded, ErrorKind::Other].map(code), [1; 4]);
+        assert_eq!([ErrorKind::NotFound, ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem].map(code), [2; 3]);
+        assert_eq!(exit_code(&anyhow::anyhow!("`--points` must be at least 2")), 2);
+        assert_eq!(exit_code(&Interrupted { resume_hint: String::new() }.into()), 130);
     }
 }
