@@ -45,10 +45,10 @@ pub enum Command {
 #[derive(Debug, Args, Clone)]
 pub struct Common {
     /// Seed of everything random
-    #[arg(long, global = true, default_value_t = 0, value_name = "N", help_heading = "Common options")]
+    #[arg(long, global = true, default_value_t = 0, value_name = "N", help_heading = "Common options", allow_negative_numbers = true)]
     pub seed: u64,
     /// Threads to use; results do not depend on it [default: all cores]
-    #[arg(long, global = true, value_name = "N", help_heading = "Common options")]
+    #[arg(long, global = true, value_name = "N", help_heading = "Common options", allow_negative_numbers = true)]
     pub threads: Option<std::num::NonZeroUsize>,
     /// Where to compute: `cpu` or `cuda:N`
     #[arg(long, global = true, default_value = "cpu", value_name = "DEVICE", help_heading = "Common options")]
@@ -69,7 +69,7 @@ pub struct Common {
     #[arg(long, global = true, help_heading = "Common options")]
     pub resume: bool,
     /// End training (`train`, `connect`) after that many steps in all; `--resume` takes it further
-    #[arg(long, global = true, value_name = "N", help_heading = "Common options")]
+    #[arg(long, global = true, value_name = "N", help_heading = "Common options", allow_negative_numbers = true)]
     pub max_steps: Option<u64>,
 }
 
@@ -81,7 +81,7 @@ pub struct DataArgs {
     #[arg(long, value_name = "DATA")]
     pub data: Option<String>,
     /// Normalisation `MEAN/STD` (comma lists: one per channel) or `none` [default: the checkpoint's, else the data's own]
-    #[arg(long, value_name = "MEAN/STD")]
+    #[arg(long, value_name = "MEAN/STD", allow_hyphen_values = true)]
     pub normalize: Option<String>,
 }
 
@@ -152,13 +152,13 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub data: DataArgs,
     /// Passes over the training data
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, default_value_t = 20, value_name = "N", allow_negative_numbers = true)]
     pub epochs: u64,
     /// Examples per step
-    #[arg(long, default_value_t = 128, value_name = "N")]
+    #[arg(long, default_value_t = 128, value_name = "N", allow_negative_numbers = true)]
     pub batch_size: usize,
     /// Base learning rate [default: 0.05 for sgd, 0.001 for adam and adamw]
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub lr: Option<f64>,
     /// Optimiser
     #[arg(long, value_enum, default_value = "sgd")]
@@ -167,7 +167,7 @@ pub struct TrainArgs {
     #[arg(long, default_value = "garipov")]
     pub schedule: String,
     /// Strength of the L2 term (adamw: decoupled decay)
-    #[arg(long, default_value_t = 5e-4, value_name = "WD")]
+    #[arg(long, default_value_t = 5e-4, value_name = "WD", allow_negative_numbers = true)]
     pub weight_decay: f64,
     /// Train on the images as they are [default: random crop and flip for CIFAR]
     #[arg(long)]
@@ -176,7 +176,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE")]
     pub init_from: Option<PathBuf>,
     /// Measure on the test split every N epochs, and at the end
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     pub eval_every: u64,
 }
 
@@ -193,10 +193,10 @@ pub struct ConnectArgs {
     #[arg(long, value_enum, default_value = "bezier")]
     pub curve: CurveName,
     /// Control points, both endpoints counted as the reference counts them [default: 3]
-    #[arg(long, value_name = "K", conflicts_with = "bends")]
+    #[arg(long, value_name = "K", conflicts_with = "bends", allow_negative_numbers = true)]
     pub points: Option<usize>,
     /// Control points between the endpoints: K - 2
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub bends: Option<usize>,
     /// Where the bends start: on the line (the reference), on an arc, or at random networks
     #[arg(long, value_enum, default_value = "line")]
@@ -211,13 +211,13 @@ pub struct ConnectArgs {
     #[arg(long, value_enum, default_value = "point")]
     pub decay_on: DecayOnName,
     /// Passes over the training data (the reference: 200 to 600); for a chain they are shared among its segments
-    #[arg(long, default_value_t = 100, value_name = "N")]
+    #[arg(long, default_value_t = 100, value_name = "N", allow_negative_numbers = true)]
     pub epochs: u64,
     /// Examples per step
-    #[arg(long, default_value_t = 128, value_name = "N")]
+    #[arg(long, default_value_t = 128, value_name = "N", allow_negative_numbers = true)]
     pub batch_size: usize,
     /// Base learning rate [default: 0.05 for sgd, 0.001 for adam and adamw]
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub lr: Option<f64>,
     /// Optimiser
     #[arg(long, value_enum, default_value = "sgd")]
@@ -226,7 +226,7 @@ pub struct ConnectArgs {
     #[arg(long, default_value = "garipov")]
     pub schedule: String,
     /// Strength of the L2 term (the reference's default)
-    #[arg(long, default_value_t = 1e-4, value_name = "WD")]
+    #[arg(long, default_value_t = 1e-4, value_name = "WD", allow_negative_numbers = true)]
     pub weight_decay: f64,
     /// Train on the images as they are [default: random crop and flip for CIFAR]
     #[arg(long)]
@@ -245,25 +245,25 @@ pub struct ProfileArgs {
     #[command(flatten)]
     pub refresh: RefreshArgs,
     /// Equally spaced points, both ends included
-    #[arg(long, default_value_t = 61, value_name = "N")]
+    #[arg(long, default_value_t = 61, value_name = "N", allow_negative_numbers = true)]
     pub samples: usize,
     /// The straight line between the ends instead of the curve (without effect for two checkpoints)
     #[arg(long)]
     pub straight: bool,
     /// Strength of the L2 term in `loss` [default: the run's own, else 0]
-    #[arg(long, value_name = "WD")]
+    #[arg(long, value_name = "WD", allow_negative_numbers = true)]
     pub weight_decay: Option<f64>,
     /// Linearly mode connected: barrier A under this share of the larger end
-    #[arg(long, default_value_t = 0.1, value_name = "SHARE")]
+    #[arg(long, default_value_t = 0.1, value_name = "SHARE", allow_negative_numbers = true)]
     pub lmc_fraction: f64,
     /// Connected: max over max of the ends under this ratio
-    #[arg(long, default_value_t = 1.1, value_name = "RATIO")]
+    #[arg(long, default_value_t = 1.1, value_name = "RATIO", allow_negative_numbers = true)]
     pub connected_ratio: f64,
     /// Also write the keys and percentages of the reference's `curve.npz`
     #[arg(long)]
     pub npz: bool,
     /// Examples per forward pass
-    #[arg(long, default_value_t = 500, value_name = "N")]
+    #[arg(long, default_value_t = 500, value_name = "N", allow_negative_numbers = true)]
     pub batch_size: usize,
 }
 
@@ -273,14 +273,14 @@ pub struct PointArgs {
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
     /// Where on the curve, from 0 to 1
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub t: f64,
     #[command(flatten)]
     pub data: DataArgs,
     #[command(flatten)]
     pub refresh: RefreshArgs,
     /// Examples per forward pass
-    #[arg(long, default_value_t = 500, value_name = "N")]
+    #[arg(long, default_value_t = 500, value_name = "N", allow_negative_numbers = true)]
     pub batch_size: usize,
 }
 
@@ -299,16 +299,16 @@ pub struct PlaneArgs {
     #[arg(long, default_value = "21x21", value_name = "NXxNY")]
     pub grid: String,
     /// Margin around the three points, as a share of each side
-    #[arg(long, default_value_t = 0.2, value_name = "SHARE")]
+    #[arg(long, default_value_t = 0.2, value_name = "SHARE", allow_negative_numbers = true)]
     pub margin: f64,
     /// Share of the data to measure on: a seeded, stratified subset
-    #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
+    #[arg(long, default_value_t = 1.0, value_name = "SHARE", allow_negative_numbers = true)]
     pub fraction: f64,
     /// Strength of the L2 term in `loss` [default: the run's own, else 0]
-    #[arg(long, value_name = "WD")]
+    #[arg(long, value_name = "WD", allow_negative_numbers = true)]
     pub weight_decay: Option<f64>,
     /// Examples per forward pass
-    #[arg(long, default_value_t = 500, value_name = "N")]
+    #[arg(long, default_value_t = 500, value_name = "N", allow_negative_numbers = true)]
     pub batch_size: usize,
 }
 

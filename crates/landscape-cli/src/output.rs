@@ -27,6 +27,16 @@ pub fn result(common: &Common, json: &serde_json::Value, text: &str) -> anyhow::
     } else {
         writeln!(stdout, "{}", text.trim_end())
     };
+    unless_closed(written)
+}
+
+/// Bytes to stdout as they are.
+pub fn script(bytes: &[u8]) -> anyhow::Result<()> {
+    unless_closed(std::io::stdout().lock().write_all(bytes))
+}
+
+/// Who closed the pipe has seen enough.
+fn unless_closed(written: std::io::Result<()>) -> anyhow::Result<()> {
     match written {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),

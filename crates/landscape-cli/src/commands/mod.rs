@@ -31,8 +31,10 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Inspect(args) => inspect::run(common, args),
         Command::Demo(args) => demo::run(common, args),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "landscape", &mut std::io::stdout());
-            Ok(())
+            // Into memory first: the generator panics where its output is closed.
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "landscape", &mut script);
+            crate::output::script(&script)
         }
     }
 }
