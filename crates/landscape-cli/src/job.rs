@@ -43,7 +43,10 @@ impl Data {
             (None, None) => "digits".to_owned(),
             (None, Some(identity)) if identity.name == "digits" => "digits".to_owned(),
             (None, Some(identity)) => spec_beside(checkpoint).with_context(|| {
-                format!("the checkpoint was trained on `{}`, and where that is cannot be told from here; name it with `--data`", identity.name)
+                format!(
+                    "the checkpoint was trained on `{}`, and where that is cannot be told from here; name it with `--data`",
+                    identity.name
+                )
             })?,
         };
         let dataset = data::open(&spec)?;
@@ -65,6 +68,12 @@ impl Data {
         let data = Data { spec, dataset, normalization, batch_size: EVALUATION_BATCH, train_subset, test_subset };
         data.training_batches(1, Seed::new(0), false)?;
         Ok(data)
+    }
+
+    /// Sets the examples per forward pass where only the result counts.
+    pub fn measure_in_batches_of(&mut self, batch_size: usize) -> anyhow::Result<()> {
+        self.batch_size = batch_size;
+        self.train_batches().map(|_| ())
     }
 
     /// Measures on a seeded, stratified share of the data; statistics are refreshed on the same share.
@@ -186,7 +195,9 @@ fn parse_normalization(text: &str) -> anyhow::Result<Option<Normalization>> {
     let parsed = text.split_once('/').and_then(|(mean, std)| Some(Normalization { mean: numbers(mean)?, std: numbers(std)? }));
     match parsed {
         Some(n) if n.mean.len() == n.std.len() && n.std.iter().all(|&s| s > 0.0) => Ok(Some(n)),
-        _ => bail!("`--normalize` must be `none` or MEAN/STD with as many positive deviations as means (`.49,.48,.45/.25,.24,.26`), got `{text}`"),
+        _ => bail!(
+            "`--normalize` must be `none` or MEAN/STD with as many positive deviations as means (`.49,.48,.45/.25,.24,.26`), got `{text}`"
+        ),
     }
 }
 
@@ -222,6 +233,14 @@ pub struct Endpoint {
     pub names: BTreeMap<String, String>,
 }
 
+/// Fails where a checkpoint cannot be written because of what is there, before any work is done for it.
+pub fn check_output_file(path: &Path) -> anyhow::Result<()> {
+    if path.is_dir() || path.file_name().is_none() {
+        bail!("`--out {}` is a folder, expected the name of a file", path.display());
+    }
+    Ok(())
+}
+
 /// Reads a checkpoint of ours, or a foreign state dict.
 pub fn read_checkpoint(path: &Path) -> anyhow::Result<Checkpoint> {
     Ok(foreign::read_state_dict(path)?)
@@ -234,7 +253,9 @@ pub fn load_endpoint(common: &Common, path: &Path, model: Option<&str>, data: &D
     let graph = match (own_graph, model) {
         (Some(graph), _) => graph,
         (None, Some(spec)) => landscape_zoo::models::build(spec, &data.dataset.input_shape, data.dataset.n_outputs())?,
-        (None, None) => bail!("`{}` does not say which network it is for; name it with `--model`, for example `--model resnet20`", path.display()),
+        (None, None) => {
+            bail!("`{}` does not say which network it is for; name it with `--model`, for example `--model resnet20`", path.display())
+        }
     };
     endpoint(common, path, checkpoint, graph)
 }
@@ -319,7 +340,9 @@ pub fn warn_near_chance(common: &Common, name: &str, accuracy: Option<f64>, data
             common,
             &format!(
                 "warning: {name} has an accuracy of {:.1} % on `{}`, near chance ({:.1} %): does the preprocessing match its training? (normalisation: {normalization}; see `--normalize`)",
-                100.0 * accuracy, data.spec, 100.0 * chance
+                100.0 * accuracy,
+                data.spec,
+                100.0 * chance
             ),
         );
     }

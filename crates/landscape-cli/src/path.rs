@@ -82,6 +82,11 @@ impl MeasuredPath {
         Ok(self)
     }
 
+    /// The hash of every point's content, in order: a measurement is of these and no others.
+    pub fn content(&self) -> anyhow::Result<Vec<String>> {
+        self.endpoints.iter().map(|e| job::content_hash(&e.checkpoint)).collect()
+    }
+
     /// K of one segment of a run's curve.
     pub fn points_per_segment(&self) -> anyhow::Result<usize> {
         let Some(folder) = &self.folder else { return Ok(2) };

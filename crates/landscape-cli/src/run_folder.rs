@@ -55,9 +55,15 @@ impl RunFolder {
         }
     }
 
-    /// The folder beside a checkpoint that `train` writes: `X.run` for `X.safetensors`.
+    /// The folder beside a checkpoint that `train` writes: `X.run` for `X.safetensors`. Any other ending belongs to the name, so
+    /// that `net.1` and `net.2` have a folder each.
     pub fn beside(checkpoint: &Path) -> Self {
-        RunFolder { path: checkpoint.with_extension("run") }
+        if checkpoint.extension().is_some_and(|e| e == "safetensors") {
+            return RunFolder { path: checkpoint.with_extension("run") };
+        }
+        let mut name = checkpoint.as_os_str().to_owned();
+        name.push(".run");
+        RunFolder { path: name.into() }
     }
 
     /// The folder of a run that is a part of another.
@@ -89,30 +95,30 @@ impl RunFolder {
     ///
     /// `product` is the file that the run leaves outside of its folder, if any.
     pub fn begin(&self, common: &Common, config: &Value, product: Option<&Path>) -> anyhow::Result<Start> {
-        let found = self.found();
+        let found = self.found()?;
         let product_exists = product.is_some_and(Path::exists);
         let start = match found {
-            Some(_) if common.force && !common.resume => {
+            Found::Run if common.force && !common.resume => {
                 self.clear()?;
                 Start::Fresh
             }
-            Some(_) if !common.resume => {
+            Found::Run if !common.resume => {
                 bail!("`{}` exists already; `--resume` goes on with it, `--force` replaces it", self.path.display())
             }
-            Some((old, result)) => {
-                if let Some(old) = old {
-                    check_same_config(&old, config, &self.config_path())?;
-                    result.map_or(Start::Unfinished, Start::Finished)
-                } else {
-                    self.clear()?;
-                    Start::Fresh
-                }
+            Found::Run => {
+                check_same_config(&self.config()?, config, &self.config_path())?;
+                if self.file(RESULT).exists() { Start::Finished(self.read_json(RESULT)?) } else { Start::Unfinished }
             }
-            None if product_exists && !common.force => {
+            Found::Other(_) if common.force && !common.resume => Start::Fresh,
+            Found::Other(name) => bail!(
+                "`{}` exists already and is no run folder: it holds `{name}` and no `{CONFIG}`; `--force` writes into it all the same",
+                self.path.display()
+            ),
+            Found::Nothing if product_exists && !common.force => {
                 let product = product.unwrap_or(&self.path);
                 bail!("`{}` exists already and is not overwritten; `--force` replaces it", product.display())
             }
-            None => Start::Fresh,
+            Found::Nothing => Start::Fresh,
         };
         std::fs::create_dir_all(&self.path).map_err(|source| landscape_core::Error::Write { path: self.path.clone(), source })?;
         whole::remove_stale(&self.path)?;
@@ -122,10 +128,23 @@ impl RunFolder {
         Ok(start)
     }
 
-    /// The configuration and result that are there, if the folder holds anything.
-    fn found(&self) -> Option<(Option<Value>, Option<Value>)> {
-        let occupied = std::fs::read_dir(&self.path).ok()?.next().is_some();
-        occupied.then(|| (self.read_json(CONFIG).ok(), self.read_json(RESULT).ok()))
+    /// What the folder holds, temporary files of killed runs aside.
+    fn found(&self) -> anyhow::Result<Found> {
+        if self.config_path().exists() {
+            return Ok(Found::Run);
+        }
+        let entries = match std::fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) => return Err(error).with_context(|| format!("cannot use `{}` as a run folder", self.path.display())),
+        };
+        for entry in entries {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if !name.starts_with(whole::TEMPORARY_PREFIX) {
+                return Ok(Found::Other(name));
+            }
+        }
+        Ok(Found::Nothing)
     }
 
     /// Removes the files that runs write, and nothing else: a folder may hold what is not ours.
@@ -134,10 +153,7 @@ impl RunFolder {
         for entry in std::fs::read_dir(&self.path).with_context(|| format!("cannot list `{}`", self.path.display()))? {
             let path = entry?.path();
             let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            let ours = [CONFIG, RESULT, RECORDS, STATE].contains(&name.as_str())
-                || (name.starts_with("control_") && name.ends_with(".safetensors"))
-                || ["profile", "plane", "curve.npz", "line.npz", "report.html"].iter().any(|p| name.starts_with(p));
-            if ours && path.is_file() {
+            if is_of_a_run(&name) && path.is_file() {
                 std::fs::remove_file(&path).with_context(|| format!("cannot remove `{}`", path.display()))?;
             }
         }
@@ -209,6 +225,24 @@ impl RunFolder {
     }
 }
 
+/// What stands where a run wants to write.
+enum Found {
+    Nothing,
+    Run,
+    /// What is not a run's, by the name of one file.
+    Other(String),
+}
+
+/// Whether runs write files of this name.
+fn is_of_a_run(name: &str) -> bool {
+    let (stem, ending) = name.split_once('.').unwrap_or((name, ""));
+    match stem {
+        "profile" | "profile_line" | "plane" => ["json", "svg", "png", "html", "partial.jsonl"].contains(&ending),
+        _ if ending == "safetensors" && stem.starts_with("control_") => stem["control_".len()..].bytes().all(|b| b.is_ascii_digit()),
+        _ => [CONFIG, RESULT, RECORDS, STATE, "curve.npz", "line.npz", "report.html"].contains(&name),
+    }
+}
+
 /// The next free `runs/NNNN` with this ending, as a path.
 pub fn numbered(ending: &str) -> anyhow::Result<PathBuf> {
     let runs = Path::new(RUNS);
@@ -224,7 +258,7 @@ pub fn numbered(ending: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// Fails, naming the fields, unless a resumed run has the configuration it began with.
-fn check_same_config(old: &Value, new: &Value, path: &Path) -> anyhow::Result<()> {
+pub fn check_same_config(old: &Value, new: &Value, path: &Path) -> anyhow::Result<()> {
     let mut changed = Vec::new();
     differences("", old, new, &mut changed);
     if changed.is_empty() {

@@ -104,15 +104,8 @@ pub fn connect_run(common: &Common, job: &Job, folder: &RunFolder, started: Inst
         "augment": job.augment,
         "seed": common.seed,
     });
-    if let Start::Finished(result) = folder.begin(common, &config, None)? {
-        return Ok(result);
-    }
     let device = landscape_kernels::Device::parse(&common.device)?;
     let mut objective = NetworkObjective::<f32>::new(first.graph.clone(), &device, job.data.loss())?;
-    for (path, endpoint) in job.checkpoints.iter().zip(&job.endpoints) {
-        check_endpoint(common, &job.data, &mut objective, &path.display().to_string(), endpoint)?;
-    }
-    objective.set_buffers(&Buffers::of_graph(&first.graph)?)?;
     let ends: Vec<_> = job.endpoints.iter().map(|e| e.params.clone()).collect();
     let mut random = |bend_idx: usize| {
         let seed = seed.child("bend").child_idx(bend_idx as u64);
@@ -120,7 +113,14 @@ pub fn connect_run(common: &Common, job: &Job, folder: &RunFolder, started: Inst
     };
     let mut points = job.connect.control_points(&ends, &mut random)?;
     let batches = job.data.training_batches(job.batch_size, seed.child("batches"), job.augment)?;
-    let run = Run { common, folder, name: "connect", fit: &job.connect.fit, seed };
+    if let Start::Finished(result) = folder.begin(common, &config, None)? {
+        return Ok(result);
+    }
+    for (path, endpoint) in job.checkpoints.iter().zip(&job.endpoints) {
+        check_endpoint(common, &job.data, &mut objective, &path.display().to_string(), endpoint)?;
+    }
+    objective.set_buffers(&Buffers::of_graph(&first.graph)?)?;
+    let run = Run { common, folder, out: folder.path(), name: "connect", fit: &job.connect.fit, seed };
     let mut last_nll = None;
     let driven = run.drive(&mut objective, &mut points, &UniformOn(curve.as_ref()), &batches, &mut |_, _, report| {
         last_nll = Some(report.epoch.nll());

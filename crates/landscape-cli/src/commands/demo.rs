@@ -27,13 +27,15 @@ pub fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<()> {
     if let Start::Finished(result) = folder.begin(common, &config, None)? {
         return output::result(common, &result, &describe(&result));
     }
-    // Every part goes on by itself where an earlier sitting left it.
-    let part = |seed: u64| Common { seed, resume: true, force: false, max_steps: None, out: None, ..common.clone() };
+    // Every part goes on by itself where an earlier sitting left it; with `--force` alone, all begin anew.
+    let anew = common.force && !common.resume;
+    let part = |seed: u64| Common { seed, resume: !anew, force: anew, max_steps: None, out: None, ..common.clone() };
     let data_args = DataArgs { data: Some("digits".to_owned()), normalize: None };
     let mut endpoints = Vec::new();
     let mut files: Vec<PathBuf> = Vec::new();
     for (idx, name) in ["a", "b"].into_iter().enumerate() {
-        output::note(common, &format!("training network {name} (seed {})", 2 * common.seed + idx as u64));
+        let seed = common.seed.wrapping_mul(2).wrapping_add(idx as u64);
+        output::note(common, &format!("training network {name} (seed {seed})"));
         let job = train::Job {
             model: Some(args.model.clone()),
             data: Data::open(&data_args, None, None)?,
@@ -44,7 +46,7 @@ pub fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<()> {
             eval_every: ENDPOINT_EPOCHS,
         };
         let file = folder.file(&format!("{name}.safetensors"));
-        endpoints.push(train::train(&part(2 * common.seed + idx as u64), &job, &file, Instant::now())?);
+        endpoints.push(train::train(&part(seed), &job, &file, Instant::now())?);
         files.push(file);
     }
     output::note(common, "training a Bézier curve between them");

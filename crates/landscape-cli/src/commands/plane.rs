@@ -3,7 +3,7 @@
 use crate::args::{Common, PlaneArgs, RefreshArgs};
 use crate::failure::Interrupted;
 use crate::figures::plane_record::{Corner, PlaneCurve, PlaneRecord, PlaneSample, SCHEMA, Surfaces};
-use crate::figures::{self, surface};
+use crate::figures;
 use crate::interrupt;
 use crate::job;
 use crate::output;
@@ -11,7 +11,7 @@ use crate::partial::Partial;
 use crate::path::MeasuredPath;
 use crate::progress::Progress;
 use crate::report;
-use crate::run_folder::{RunFolder, Start};
+use crate::run_folder::{RunFolder, Start, check_same_config};
 use anyhow::{Context, bail};
 use landscape_core::length::uniform_ts;
 use landscape_core::plane::{Cell, Grid, Margins, Plane};
@@ -55,7 +55,7 @@ pub fn run(common: &Common, args: &PlaneArgs) -> anyhow::Result<()> {
         files @ [_, _, _] => MeasuredPath::through(common, files, &args.data, args.model.model.as_deref())?,
         files => bail!("a plane needs a run folder or three checkpoints, got {}", files.len()),
     };
-    path.data.batch_size = args.batch_size;
+    path.data.measure_in_batches_of(args.batch_size)?;
     if args.fraction < 1.0 {
         path.data.take_fraction(args.fraction, Seed::new(common.seed).child("fraction"))?;
     }
@@ -77,7 +77,7 @@ pub fn run(common: &Common, args: &PlaneArgs) -> anyhow::Result<()> {
         None => {
             let folder = RunFolder::for_output(common, "plane")?;
             let mut config = json!({"schema": "landscape-run/1", "command": "plane", "checkpoints": args.inputs});
-            config["plane"] = measurement.settings(common);
+            config["plane"] = measurement.settings(common)?;
             if let Start::Finished(result) = folder.begin(common, &config, None)? {
                 return output::result(common, &result, &describe(&result));
             }
@@ -136,31 +136,31 @@ impl Measurement<'_> {
     /// Measures, and adds record, figures and surface to the folder; gives the JSON document.
     fn write(&self, common: &Common, folder: &RunFolder) -> anyhow::Result<Value> {
         let file = folder.file("plane.json");
-        let settings = self.settings(common);
+        let settings = self.settings(common)?;
         if file.exists() && !common.force {
             let old = folder.read_json("plane.json")?;
             if !common.resume {
                 bail!("`{}` exists already; `--force` replaces it", file.display());
             }
-            if old["settings"] != settings {
-                bail!("`{}` was measured with other settings ({}), got {settings}", file.display(), old["settings"]);
-            }
+            check_same_config(&old["settings"], &settings, &file)?;
             return Ok(old);
         }
         let mut partial: Partial<Measured> = Partial::open(&folder.file("plane.partial.jsonl"), &settings, common.resume)?;
         self.measure(common, &mut partial)?;
         let record = self.record(folder, settings, &partial.done)?;
+        // The record last: a folder that has it has the figures too.
+        figures::write_figure(&folder.file("plane"), &figures::plane::draw(&record))?;
+        let page = report::page::of_surface(&record)?;
+        whole::write(&folder.file("plane.html"), page.as_bytes(), Overwrite::Replace)?;
         let document = serde_json::to_value(&record)?;
         folder.write_json("plane.json", &document)?;
         partial.finish()?;
-        figures::plane::draw_run(folder)?;
-        let page = report::page::of_surface(&surface::plot(&record), &record)?;
-        whole::write(&folder.file("plane.html"), page.as_bytes(), Overwrite::Replace)?;
         Ok(document)
     }
 
-    fn settings(&self, common: &Common) -> Value {
-        json!({
+    fn settings(&self, common: &Common) -> anyhow::Result<Value> {
+        Ok(json!({
+            "content": self.path.content()?,
             "grid": self.grid,
             "fraction": self.fraction,
             "weight_decay": self.weight_decay,
@@ -169,7 +169,7 @@ impl Measurement<'_> {
             "batch_size": self.path.data.batch_size,
             "data": self.path.data.to_json(),
             "seed": common.seed,
-        })
+        }))
     }
 
     /// Measures the cells that are not done yet, some at once; each on an objective of its own, so the bits are those of one by one.

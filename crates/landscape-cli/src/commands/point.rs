@@ -16,6 +16,7 @@ pub fn run(common: &Common, args: &PointArgs) -> anyhow::Result<()> {
         bail!("`--t` must be between 0 and 1, got {}", args.t);
     }
     let out = common.out.clone().context("`point` needs `--out FILE`: which file is to be written?")?;
+    job::check_output_file(&out)?;
     if out.exists() && !common.force {
         if common.resume {
             return output::result(common, &json!({"schema": "landscape-point/1", "checkpoint": out}), "nothing to do");
@@ -24,7 +25,7 @@ pub fn run(common: &Common, args: &PointArgs) -> anyhow::Result<()> {
     }
     whole::remove_stale_of(&out)?;
     let mut path = MeasuredPath::of_run(common, &args.run, &args.data)?;
-    path.data.batch_size = args.batch_size;
+    path.data.measure_in_batches_of(args.batch_size)?;
     let device = landscape_kernels::Device::parse(&common.device)?;
     let mut objective = NetworkObjective::<f32>::new(path.endpoints[0].graph.clone(), &device, path.data.loss())?;
     objective.move_to(&path.points, &path.curve.coefficients(args.t)?)?;

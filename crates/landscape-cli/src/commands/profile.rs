@@ -9,7 +9,7 @@ use crate::output;
 use crate::partial::Partial;
 use crate::path::MeasuredPath;
 use crate::progress::Progress;
-use crate::run_folder::{RunFolder, Start};
+use crate::run_folder::{RunFolder, Start, check_same_config};
 use anyhow::{Context, bail};
 use landscape_core::barrier::Thresholds;
 use landscape_core::length::uniform_ts;
@@ -17,6 +17,9 @@ use landscape_core::profile::{self, Measured, Profile, Sample, Values};
 use landscape_core::{Batches, Examples, Objective, Seed, Stateful};
 use landscape_network::NetworkObjective;
 use serde_json::{Value, json};
+
+/// More samples than any figure shows; a mistake in `--samples` must not fill the memory.
+const MAX_SAMPLES: usize = 1_000_000;
 
 /// What is measured, and how.
 pub struct Measurement<'a> {
@@ -35,7 +38,7 @@ pub fn run(common: &Common, args: &ProfileArgs) -> anyhow::Result<()> {
         [file] => bail!("`{}` is not a run folder; a profile needs one, or two checkpoints", file.display()),
         pair => MeasuredPath::through(common, pair, &args.data, args.model.model.as_deref())?,
     };
-    path.data.batch_size = args.batch_size;
+    path.data.measure_in_batches_of(args.batch_size)?;
     let straight = args.straight || args.inputs.len() > 1;
     if args.straight && args.inputs.len() == 1 {
         let per_segment = path.points_per_segment()?;
@@ -48,6 +51,9 @@ pub fn run(common: &Common, args: &ProfileArgs) -> anyhow::Result<()> {
     if !(weight_decay.is_finite() && weight_decay >= 0.0) {
         bail!("`--weight-decay` must not be negative, got {weight_decay}");
     }
+    if args.samples > MAX_SAMPLES {
+        bail!("`--samples` must be at most {MAX_SAMPLES}, got {}", args.samples);
+    }
     uniform_ts(args.samples)?;
     let folder = match &path.folder {
         Some(folder) => folder.clone(),
@@ -57,6 +63,7 @@ pub fn run(common: &Common, args: &ProfileArgs) -> anyhow::Result<()> {
                 "schema": "landscape-run/1",
                 "command": "profile",
                 "checkpoints": args.inputs,
+                "content": path.content()?,
                 "data": path.data.to_json(),
                 "samples": args.samples,
                 "weight_decay": weight_decay,
@@ -81,15 +88,13 @@ impl Measurement<'_> {
     /// Measures, and adds profile, figures and npz to the folder; gives the JSON document.
     pub fn write(&self, common: &Common, folder: &RunFolder, npz: bool) -> anyhow::Result<Value> {
         let file = format!("{}.json", self.name);
-        let settings = self.settings(common);
+        let settings = self.settings(common)?;
         if folder.file(&file).exists() && !common.force {
             let old = folder.read_json(&file)?;
             if !common.resume {
                 bail!("`{}` exists already; `--force` replaces it", folder.file(&file).display());
             }
-            if old["settings"] != settings {
-                bail!("`{}` was measured with other settings ({}), got {settings}", folder.file(&file).display(), old["settings"]);
-            }
+            check_same_config(&old["settings"], &settings, &folder.file(&file))?;
             return Ok(old);
         }
         let profile = self.measure(common, folder, &settings)?;
@@ -106,8 +111,9 @@ impl Measurement<'_> {
         Ok(document)
     }
 
-    fn settings(&self, common: &Common) -> Value {
-        json!({
+    fn settings(&self, common: &Common) -> anyhow::Result<Value> {
+        Ok(json!({
+            "content": self.path.content()?,
             "n_samples": self.n_samples,
             "weight_decay": self.weight_decay,
             "refresh": format!("{:?}", self.refresh.refresh),
@@ -116,7 +122,7 @@ impl Measurement<'_> {
             "data": self.path.data.to_json(),
             "seed": common.seed,
             "thresholds": self.thresholds,
-        })
+        }))
     }
 
     fn measure(&self, common: &Common, folder: &RunFolder, settings: &Value) -> anyhow::Result<Profile> {
@@ -155,7 +161,11 @@ impl Measurement<'_> {
     }
 
     /// Measures where the objective stands, with statistics taken anew.
-    pub fn refreshed(&self, objective: &mut NetworkObjective<f32>, batches: &dyn Batches<Batch = Examples<f32>>) -> anyhow::Result<Measured> {
+    pub fn refreshed(
+        &self,
+        objective: &mut NetworkObjective<f32>,
+        batches: &dyn Batches<Batch = Examples<f32>>,
+    ) -> anyhow::Result<Measured> {
         objective.refresh(job::norm_refresh(self.refresh.refresh), batches)?;
         self.measured(objective)
     }
@@ -183,15 +193,20 @@ pub fn describe(document: &Value) -> String {
     let Ok(profile) = serde_json::from_value::<Profile>(document.clone()).context("profile") else {
         return document.to_string();
     };
-    let mut text = format!(
-        "{:<12}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>12}\n",
-        "", "start", "end", "min", "max", "at t", "mean", "barrier (A)"
-    );
+    let mut text =
+        format!("{:<12}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>12}\n", "", "start", "end", "min", "max", "at t", "mean", "barrier (A)");
     for quantity in profile::Quantity::ALL {
         let (Some(s), Some(b)) = (profile.summary.get(quantity), profile.barriers.get(quantity)) else { continue };
         text += &format!(
             "{:<12}{:>10.4}{:>10.4}{:>10.4}{:>10.4}{:>10.3}{:>10.4}{:>12.4}\n",
-            quantity.name(), s.start, s.end, s.min, s.max, s.t_max, s.mean, b.above_line
+            quantity.name(),
+            s.start,
+            s.end,
+            s.min,
+            s.max,
+            s.t_max,
+            s.mean,
+            b.above_line
         );
     }
     let n_bad = profile.points.iter().filter(|p| !p.train.nll.is_finite()).count();

@@ -44,6 +44,7 @@ pub fn run(common: &Common, args: &TrainArgs) -> anyhow::Result<()> {
         None if common.resume => bail!("`--resume` needs `--out`: which run is to go on?"),
         None => run_folder::numbered(".safetensors")?,
     };
+    job::check_output_file(&out)?;
     if args.eval_every == 0 {
         bail!("`--eval-every` must be at least 1, got 0");
     }
@@ -96,11 +97,6 @@ pub fn train(common: &Common, job: &Job, out: &Path, started: Instant) -> anyhow
         "eval_every": job.eval_every,
         "seed": common.seed,
     });
-    let folder = RunFolder::beside(out);
-    match folder.begin(common, &config, Some(out))? {
-        Start::Finished(result) if out.is_file() => return Ok(result),
-        _ => whole::remove_stale_of(out)?,
-    }
     let mut objective = NetworkObjective::<f32>::new(graph.clone(), &device, job.data.loss())?;
     let (weights, buffers) = match &from {
         Some(endpoint) => ((*endpoint.params).clone(), endpoint.buffers.clone()),
@@ -109,7 +105,12 @@ pub fn train(common: &Common, job: &Job, out: &Path, started: Instant) -> anyhow
     objective.set_buffers(&buffers)?;
     let mut points = ControlPoints::single(weights);
     let batches = job.data.training_batches(job.batch_size, seed.child("batches"), job.augment)?;
-    let run = Run { common, folder: &folder, name: "train", fit: &job.fit, seed };
+    let folder = RunFolder::beside(out);
+    match folder.begin(common, &config, Some(out))? {
+        Start::Finished(result) if out.is_file() => return Ok(result),
+        _ => whole::remove_stale_of(out)?,
+    }
+    let run = Run { common, folder: &folder, out, name: "train", fit: &job.fit, seed };
     let driven = run.drive(&mut objective, &mut points, &Endpoint, &batches, &mut |objective, points, report| {
         let epoch = report.progress.step / report.progress.steps_per_epoch;
         if !epoch.is_multiple_of(job.eval_every) && !report.ends_run() {

@@ -11,6 +11,7 @@ use landscape_core::{Batches, ControlPoints, Examples, Seed, Stateful};
 use landscape_network::NetworkObjective;
 use landscape_train::{Control, FitConfig, FitState, Sampler, StepReport, fit, resume};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The state is saved at the end of an epoch if this long has passed since, and within an epoch after ten times as long.
@@ -20,6 +21,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 pub struct Run<'a> {
     pub common: &'a Common,
     pub folder: &'a RunFolder,
+    /// What `--out` names.
+    pub out: &'a Path,
     pub name: &'a str,
     pub fit: &'a FitConfig,
     pub seed: Seed,
@@ -121,7 +124,7 @@ impl Run<'_> {
         }
         let finished = state.step >= n_steps;
         if interrupted && !finished {
-            let hint = format!("the same command with `--resume --out {}` goes on", self.folder.path().display());
+            let hint = format!("the same command with `--resume --out {}` goes on", self.out.display());
             return Err(Interrupted { resume_hint: hint }.into());
         }
         let wall = if state.step == first_step { Duration::ZERO } else { loop_started.elapsed().saturating_sub(outside_steps) };
