@@ -11,8 +11,6 @@ use super::color::{MISSING, viridis};
 use super::contour;
 use super::plane_record::{PlaneRecord, Rows};
 use super::scene::{Anchor, FAINT, INK, PAPER, Rgb, Scene, text_width};
-use super::write_figure;
-use crate::run_folder::RunFolder;
 
 const PANEL_WIDTH: f64 = 380.0;
 const LEFT: f64 = 62.0;
@@ -29,16 +27,26 @@ const ERROR_SPAN: f64 = 4.7;
 const LOSS_CLIP: f64 = 5.0;
 const ERROR_CLIP_PERCENT: f64 = 40.0;
 
-/// Draws the plane of a run's folder into it.
-pub fn draw_run(folder: &RunFolder) -> anyhow::Result<()> {
-    match PlaneRecord::of_run(folder)? {
-        Some(record) => write_figure(&folder.file("plane"), &draw(&record)),
-        None => Ok(()),
-    }
-}
-
 /// The figure: training loss, and test error where there is one.
 pub fn draw(record: &PlaneRecord) -> Scene {
+    let panels = surfaces(record);
+    let places = layout(record, panels.len());
+    let [last_right, bottom] = places.last().map_or([0.0, 0.0], |panel| [panel.right, panel.bottom]);
+    let mut scene = Scene::new(last_right + BAR, bottom + BELOW);
+    for (panel, surface) in places.iter().zip(&panels) {
+        draw_panel(&mut scene, panel, record, surface);
+    }
+    scene
+}
+
+/// Where each sample of the curve stands on the sheet of [`draw`], panel by panel.
+pub fn curve_places(record: &PlaneRecord) -> Vec<Vec<[f64; 2]>> {
+    let samples = record.curve.as_ref().map_or(&[][..], |curve| &curve.samples);
+    let panels = layout(record, surfaces(record).len());
+    panels.iter().map(|panel| samples.iter().map(|s| panel.place(s.x, s.y)).collect()).collect()
+}
+
+fn surfaces(record: &PlaneRecord) -> Vec<Surface> {
     let mut panels = vec![loss_panel("Training loss", record, &record.train.loss)];
     match &record.test {
         Some(test) => match &test.error {
@@ -47,31 +55,23 @@ pub fn draw(record: &PlaneRecord) -> Scene {
         },
         None => panels.extend(record.train.error.as_ref().map(|error| error_panel("Training error", error))),
     }
+    panels
+}
+
+fn layout(record: &PlaneRecord, n_panels: usize) -> Vec<Panel> {
     let (xs, ys) = (record.xs(), record.ys());
-    let span = |axis: &[f64]| axis[axis.len() - 1] - axis[0];
+    let range = |axis: &[f64]| Range { low: axis[0], high: axis[axis.len() - 1] };
+    let (x, y) = (range(&xs), range(&ys));
     // As long each way as in weight space, unless that would leave a ribbon.
-    let height = PANEL_WIDTH * (span(&ys) / span(&xs)).clamp(0.45, 1.1);
-    let step = LEFT + PANEL_WIDTH + BAR;
-    let mut scene = Scene::new(step * panels.len() as f64, ABOVE + height + BELOW);
-    for (idx, surface) in panels.iter().enumerate() {
-        let left = LEFT + step * idx as f64;
-        let panel = Panel {
-            left,
-            top: ABOVE,
-            right: left + PANEL_WIDTH,
-            bottom: ABOVE + height,
-            x: Range { low: xs[0], high: xs[xs.len() - 1] },
-            y: Range { low: ys[0], high: ys[ys.len() - 1] },
-        };
-        draw_panel(&mut scene, &panel, record, surface);
-    }
-    scene
+    let height = PANEL_WIDTH * ((y.high - y.low) / (x.high - x.low)).clamp(0.45, 1.1);
+    let left = |idx: usize| LEFT + (LEFT + PANEL_WIDTH + BAR) * idx as f64;
+    let panel = |idx| Panel { left: left(idx), top: ABOVE, right: left(idx) + PANEL_WIDTH, bottom: ABOVE + height, x, y };
+    (0..n_panels).map(panel).collect()
 }
 
 /// What one panel shows.
 struct Surface {
     title: String,
-    unit: &'static str,
     values: Rows,
     clip: f64,
     span: f64,
@@ -80,12 +80,12 @@ struct Surface {
 fn loss_panel(title: &str, record: &PlaneRecord, rows: &Rows) -> Surface {
     let unit = if record.is_regression() { "squared error" } else { "nats" };
     let penalty = if record.settings["weight_decay"].as_f64().unwrap_or(0.0) > 0.0 { ", with L2 term" } else { "" };
-    Surface { title: format!("{title} ({unit}{penalty})"), unit: "", values: rows.clone(), clip: LOSS_CLIP, span: LOSS_SPAN }
+    Surface { title: format!("{title} ({unit}{penalty})"), values: rows.clone(), clip: LOSS_CLIP, span: LOSS_SPAN }
 }
 
 fn error_panel(title: &str, rows: &Rows) -> Surface {
     let values = rows.iter().map(|row| row.iter().map(|v| v.map(|v| 100.0 * v)).collect()).collect();
-    Surface { title: format!("{title} (%)"), unit: " %", values, clip: ERROR_CLIP_PERCENT, span: ERROR_SPAN }
+    Surface { title: format!("{title} (%)"), values, clip: ERROR_CLIP_PERCENT, span: ERROR_SPAN }
 }
 
 /// Band borders: the least value, log-spaced steps above it, and the greatest value shown.
@@ -127,7 +127,7 @@ fn draw_panel(scene: &mut Scene, panel: &Panel, record: &PlaneRecord, surface: &
         Some(levels) => {
             bands(scene, panel, &xs, &ys, &filled(&surface.values), &levels);
             missing(scene, panel, &xs, &ys, &surface.values);
-            color_bar(scene, panel, &levels, surface.unit);
+            color_bar(scene, panel, &levels);
         }
         None => missing(scene, panel, &xs, &ys, &surface.values),
     }
@@ -188,7 +188,7 @@ fn missing(scene: &mut Scene, panel: &Panel, xs: &[f64], ys: &[f64], rows: &Rows
     }
 }
 
-fn color_bar(scene: &mut Scene, panel: &Panel, levels: &Levels, unit: &str) {
+fn color_bar(scene: &mut Scene, panel: &Panel, levels: &Levels) {
     let n_bands = levels.borders.len() - 1 + usize::from(levels.is_clipped);
     let (left, right) = (panel.right + 16.0, panel.right + 32.0);
     let y = |k: usize| panel.bottom - (panel.bottom - panel.top) * k as f64 / n_bands as f64;
@@ -197,9 +197,8 @@ fn color_bar(scene: &mut Scene, panel: &Panel, levels: &Levels, unit: &str) {
     }
     scene.frame([left, panel.top], [right, panel.bottom], FAINT, 0.75);
     for (k, &border) in levels.borders.iter().enumerate() {
-        let label = format!("{}{unit}", number_text(border));
         scene.line(&[[right, y(k)], [right + 3.0, y(k)]], FAINT, 0.75);
-        scene.write([right + 6.0, y(k) + 0.36 * TICK_SIZE], &label, TICK_SIZE, Anchor::Start, INK);
+        scene.write([right + 6.0, y(k) + 0.36 * TICK_SIZE], &number_text(border), TICK_SIZE, Anchor::Start, INK);
     }
     if levels.is_clipped {
         scene.write([right + 6.0, y(n_bands) + 0.36 * TICK_SIZE], "above", TICK_SIZE, Anchor::Start, INK);

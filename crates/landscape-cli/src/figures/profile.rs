@@ -145,7 +145,7 @@ fn panel(scene: &mut Scene, profiles: &Profiles, quantity: Quantity, [left, top]
     let mut ends = Vec::new();
     for (idx, (name, color, profile, values)) in series.iter().enumerate() {
         let Some(summary) = profile.summary.get(quantity) else { continue };
-        let unit = if factor == 1.0 { "" } else { " %" };
+        let (unit, rise_unit) = if factor == 1.0 { ("", "") } else { (" %", " points") };
         let points: Vec<[f64; 2]> = profile.points.iter().zip(values).map(|(p, &v)| panel.place(p.t, v)).collect();
         let worse_end = factor * summary.start.max(summary.end);
         if idx == 0 {
@@ -158,14 +158,14 @@ fn panel(scene: &mut Scene, profiles: &Profiles, quantity: Quantity, [left, top]
         let text = if summary.n_not_finite > 0 {
             format!("{name}: {} of {} points not finite", summary.n_not_finite, values.len())
         } else if max > worse_end {
-            format!("{name}: highest {}{unit}, {}{unit} above the worse end", number_text(max), number_text(max - worse_end))
+            format!("{name}: highest {}{unit}, {}{rise_unit} above the worse end", number_text(max), number_text(max - worse_end))
         } else {
             format!("{name}: never above the worse end ({}{unit})", number_text(worse_end))
         };
         scene.write([left, top - 22.0 + 13.0 * idx as f64], &text, 9.5, Anchor::Start, *color);
         let rise = panel.place(0.0, worse_end)[1] - panel.place(0.0, max)[1];
         if rise > 30.0 {
-            barrier(scene, &panel, summary.t_max, [worse_end, max], &format!("+{}{unit}", number_text(max - worse_end)), *color);
+            barrier(scene, &panel, summary.t_max, [worse_end, max], &format!("+{}", number_text(max - worse_end)), *color);
         }
     }
     for end in ends {
@@ -181,7 +181,8 @@ fn barrier(scene: &mut Scene, panel: &Panel, t: f64, [low, high]: [f64; 2], text
     scene.line(&[foot, tip], color, 1.0);
     scene.area(&[tip, [tip[0] - 3.5, tip[1] + 8.0], [tip[0] + 3.5, tip[1] + 8.0]], color);
     let (anchor, dx) = if t < 0.75 { (Anchor::Start, 8.0) } else { (Anchor::End, -8.0) };
-    scene.tag([foot[0] + dx, 0.5 * (foot[1] + head[1]) + 4.0], text, 10.5, anchor, color);
+    // Low down, where the bump is wide.
+    scene.tag([foot[0] + dx, foot[1] - 0.3 * (foot[1] - head[1]) + 4.0], text, 10.5, anchor, color);
 }
 
 #[cfg(test)]

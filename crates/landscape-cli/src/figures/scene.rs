@@ -204,6 +204,8 @@ impl Scene {
         let mut encoder = png::Encoder::new(&mut file, width as u32, height as u32);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
+        encoder.set_compression(png::Compression::Best);
+        encoder.set_adaptive_filter(png::AdaptiveFilterType::Adaptive);
         encoder.write_header().and_then(|mut writer| writer.write_image_data(&pixels)).context("encoding a PNG")?;
         Ok(file)
     }

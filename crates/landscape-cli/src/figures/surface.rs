@@ -1,18 +1,29 @@
 //! The plane as an interactive surface, with the curve lifted onto it (plotly).
 
 use super::color::{css, viridis};
-use super::plane_record::{PlaneRecord, Rows};
+use super::plane_record::PlaneRecord;
+use anyhow::Context;
 use plotly::common::{ColorScale, ColorScaleElement, Line, Marker, Mode, Title};
-use plotly::layout::{AspectRatio, Axis, LayoutScene, Margin};
+use plotly::layout::{AspectRatio, Axis, Camera, Eye, LayoutScene, Margin};
 use plotly::{Layout, Plot, Scatter3D, Surface};
+use serde_json::{Value, json};
 
-/// Values above this many times the upper quartile of the surface are cut off, so that the valley can be seen.
-const CUT: f64 = 3.0;
+/// The surface is cut off at this many times the range that it has between the three points, so that the valley can be seen.
+const CUT: f64 = 1.25;
 
-/// The training loss over the plane as a surface, with the curve and the three points on it.
-pub fn plot(record: &PlaneRecord) -> Plot {
+/// The training loss over the plane as a surface, with the curve and the three points on it: `data` and `layout` as plotly takes them.
+pub fn plot(record: &PlaneRecord) -> anyhow::Result<Value> {
+    let mut plot: Value = serde_json::from_str(&typed(record).to_json()).context("a plot is not JSON")?;
+    // The crate's three-dimensional scatter has no font of its own.
+    if let Some(points) = plot["data"].as_array_mut().and_then(|traces| traces.last_mut()) {
+        points["textfont"] = json!({"color": "#d55e00", "size": 15});
+    }
+    Ok(plot)
+}
+
+fn typed(record: &PlaneRecord) -> Plot {
     let (xs, ys) = (record.xs(), record.ys());
-    let top = cut(&record.train.loss);
+    let top = cut(record);
     let heights: Vec<Vec<Option<f64>>> = record.train.loss.iter().map(|row| row.iter().map(|v| v.map(|v| v.min(top))).collect()).collect();
     let lift = 0.012 * (top - heights.iter().flatten().flatten().copied().fold(f64::INFINITY, f64::min));
     let scale: Vec<ColorScaleElement> = (0..=8).map(|i| ColorScaleElement(f64::from(i) / 8.0, css(viridis(f64::from(i) / 8.0)))).collect();
@@ -42,18 +53,27 @@ pub fn plot(record: &PlaneRecord) -> Plot {
         .x_axis(titled("first axis"))
         .y_axis(titled("second axis"))
         .z_axis(titled("training loss"))
+        .camera(Camera::new().eye(Eye::from((0.35, 1.6, 0.8))))
         .aspect_ratio(AspectRatio::new().x(1.2).y(1.0).z(0.7));
-    plot.set_layout(Layout::new().scene(scene).show_legend(false).margin(Margin::new().left(0).right(0).top(10).bottom(0)));
+    plot.set_layout(Layout::new().scene(scene).show_legend(false).paper_background_color("rgba(0,0,0,0)").margin(Margin::new().left(0).right(0).top(10).bottom(0)));
     plot
 }
 
 /// Where the surface is cut off.
-fn cut(rows: &Rows) -> f64 {
-    let mut values: Vec<f64> = rows.iter().flatten().filter_map(|v| *v).collect();
-    values.sort_by(f64::total_cmp);
-    let (Some(&least), Some(&greatest)) = (values.first(), values.last()) else { return 1.0 };
-    let quartile = values[(values.len() - 1) * 3 / 4];
-    greatest.min(least + CUT * (quartile - least).max(1e-12))
+fn cut(record: &PlaneRecord) -> f64 {
+    let (mut least, mut within, mut greatest) = (f64::INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY);
+    let inside = |share: f64| (0.0..=1.0).contains(&share);
+    for (row, &beta) in record.train.loss.iter().zip(&record.betas) {
+        for (value, &alpha) in row.iter().zip(&record.alphas) {
+            let Some(value) = *value else { continue };
+            least = least.min(value);
+            greatest = greatest.max(value);
+            if inside(alpha) && inside(beta) {
+                within = within.max(value);
+            }
+        }
+    }
+    if within > least { greatest.min(least + CUT * (within - least)) } else { greatest }
 }
 
 /// The surface between its cells, bilinear; none beside it or next to cells without a number.
@@ -87,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_plot_has_surface_curve_and_points() {
-        let json: serde_json::Value = serde_json::from_str(&plot(&example(9, 7, 1)).to_json()).unwrap();
+        let json = plot(&example(9, 7, 1)).unwrap();
         let types: Vec<&str> = json["data"].as_array().unwrap().iter().map(|t| t["type"].as_str().unwrap()).collect();
         assert_eq!(types, ["surface", "scatter3d", "scatter3d"]);
         assert!(json["data"][0]["z"][0][0].is_null() && json["data"][0]["z"][0][1].is_number());

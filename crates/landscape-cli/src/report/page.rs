@@ -1,6 +1,8 @@
 //! Pages that need nothing but themselves: plotly's script stands in each of them, once, and nothing is fetched.
 
+use super::run::Section;
 use crate::figures::plane_record::PlaneRecord;
+use crate::figures::surface;
 use anyhow::Context;
 use askama::Template;
 use plotly::Plot;
@@ -16,9 +18,37 @@ pub fn plotly_script() -> anyhow::Result<String> {
     Ok(both[..end].to_owned())
 }
 
-/// A plot as plain JSON, to be put where a script reads it.
-pub fn json_of(plot: &Plot) -> anyhow::Result<Value> {
-    serde_json::from_str(&plot.to_json()).context("a plot is not JSON")
+/// What a report's slider and charts do.
+const SCRIPT: &str = include_str!("../../templates/report.js");
+
+#[derive(Template)]
+#[template(path = "report.html")]
+struct ReportPage<'a> {
+    title: &'a str,
+    sections: &'a [Section],
+    overview_head: &'a [&'a str],
+    style: &'static str,
+    script: &'static str,
+    plotly: String,
+    version: &'static str,
+    command: String,
+    data: Vec<&'a Value>,
+}
+
+/// The report of some runs.
+pub fn of_sections(title: &str, sections: &[Section], command: String) -> anyhow::Result<String> {
+    let page = ReportPage {
+        title,
+        sections,
+        overview_head: &["run", "command", "worse end, test error", "line: rise", "line: test error", "curve: rise", "curve: test error"],
+        style: STYLE,
+        script: SCRIPT,
+        plotly: plotly_script()?,
+        version: env!("CARGO_PKG_VERSION"),
+        command,
+        data: sections.iter().map(|section| &section.data).collect(),
+    };
+    Ok(page.render()?)
 }
 
 #[derive(Template)]
@@ -32,14 +62,14 @@ struct SurfacePage {
 }
 
 /// The page of one interactive surface.
-pub fn of_surface(plot: &Plot, record: &PlaneRecord) -> anyhow::Result<String> {
+pub fn of_surface(record: &PlaneRecord) -> anyhow::Result<String> {
     let [a, b, c] = &record.points;
     let page = SurfacePage {
         title: format!("Training loss in the plane through {}, {} and {}", a.name, b.name, c.name),
         caption: caption(record),
         style: STYLE,
         plotly: plotly_script()?,
-        plot: json_of(plot)?,
+        plot: surface::plot(record)?,
     };
     Ok(page.render()?)
 }
@@ -61,7 +91,6 @@ pub fn caption(record: &PlaneRecord) -> String {
 pub mod tests {
     use super::*;
     use crate::figures::plane_record::tests::example;
-    use crate::figures::surface;
 
     /// What a browser would have to fetch.
     pub fn fetched(page: &str) -> Vec<String> {
@@ -82,7 +111,7 @@ pub mod tests {
     fn a_surface_page_stands_alone_and_escapes_names() {
         let mut record = example(5, 5, 0);
         record.points[0].name = "</script><script>alert(1)</script>".to_owned();
-        let page = of_surface(&surface::plot(&record), &record).unwrap();
+        let page = of_surface(&record).unwrap();
         assert_eq!(fetched(&page), Vec::<String>::new());
         assert!(!page.contains("<script>alert(1)"));
         assert!(page.len() < 6_000_000, "{}", page.len());
