@@ -10,9 +10,12 @@ use landscape_kernels::conv2d::{self, Conv2dShape};
 use landscape_kernels::linear::{self, LinearShape};
 use landscape_kernels::{Accumulate, gemm};
 use std::hint::black_box;
+use std::time::Duration;
 
 const BATCH: usize = 128;
 const MODE: Accumulate = Accumulate::Overwrite;
+const WARM_UP: Duration = Duration::from_millis(200);
+const MEASUREMENT: Duration = Duration::from_millis(500);
 
 fn values(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7) % 13) as f32 * 0.1 - 0.6).collect()
@@ -23,7 +26,7 @@ fn convolution(criterion: &mut Criterion) {
     let layers = [(3, 16, 32, 3, 1), (16, 16, 32, 3, 1), (16, 32, 32, 3, 2), (16, 32, 32, 1, 2), (32, 32, 16, 3, 1), (64, 64, 8, 3, 1)];
     let wide = [(64, 64, 32, 3, 1), (256, 256, 8, 3, 1), (512, 512, 4, 3, 1)];
     let mut group = criterion.benchmark_group(format!("conv2d {}", gemm::kernel_path()));
-    group.sample_size(10);
+    group.sample_size(10).warm_up_time(WARM_UP).measurement_time(MEASUREMENT);
     for (inputs, outputs, size, kernel, stride) in layers.into_iter().chain(wide) {
         let s = Conv2dShape {
             n: BATCH,
@@ -62,6 +65,7 @@ fn convolution(criterion: &mut Criterion) {
 
 fn normalisation(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("batch_norm");
+    group.sample_size(10).warm_up_time(WARM_UP).measurement_time(MEASUREMENT);
     for (channels, size) in [(16, 32), (32, 16), (64, 8)] {
         let s = BatchNormShape { n_rows: BATCH * size * size, channels };
         let len = s.n_rows * channels;
@@ -91,6 +95,7 @@ fn normalisation(criterion: &mut Criterion) {
 
 fn products(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("linear");
+    group.sample_size(10).warm_up_time(WARM_UP).measurement_time(MEASUREMENT);
     for (in_features, out_features) in [(784, 512), (512, 512), (512, 10)] {
         let s = LinearShape { n_rows: BATCH, in_features, out_features };
         group.throughput(Throughput::Elements((BATCH * in_features * out_features) as u64));
