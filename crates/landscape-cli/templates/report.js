@@ -4,7 +4,7 @@
   const runs = JSON.parse(document.getElementById("records").textContent);
   const byId = (id) => document.getElementById(id);
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const options = { responsive: true, displaylogo: false, displayModeBar: "hover" };
+  const options = { responsive: true, displaylogo: false, displayModeBar: false };
   const number = (v) => (v === null || v === undefined ? "–" : v === 0 ? "0" : Math.abs(v) >= 1e-4 && Math.abs(v) < 1e5 ? v.toPrecision(4) : v.toExponential(2));
   const percent = (v) => (v === null || v === undefined ? "–" : (100 * v).toFixed(2) + " %");
   const quantities = [["loss", number], ["nll", number], ["error", percent]];
@@ -12,10 +12,10 @@
   const layout = (yTitle, xTitle, more) => {
     const axis = { gridcolor: css("--rule"), zerolinecolor: css("--rule"), linecolor: css("--rule"), ticks: "outside", tickcolor: css("--rule") };
     return Object.assign({
-      margin: { l: 58, r: 12, t: 34, b: 44 },
+      margin: { l: 58, r: 12, t: 52, b: 44 },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { color: css("--ink"), size: 12 },
-      legend: { orientation: "h", x: 0, y: 1.16, font: { size: 11 } },
+      font: { color: css("--ink"), size: 12, family: "system-ui, sans-serif" },
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 11 }, bgcolor: "rgba(0,0,0,0)" },
       hovermode: "x unified", hoverlabel: { bgcolor: css("--card"), font: { color: css("--ink") } },
       xaxis: Object.assign({ title: { text: xTitle } }, axis),
       yaxis: Object.assign({ title: { text: yTitle }, rangemode: "tozero" }, axis),

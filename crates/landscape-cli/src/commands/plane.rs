@@ -177,7 +177,12 @@ impl Measurement<'_> {
         let data = &self.path.data;
         let train = Held::new(data.train_batches()?)?;
         let test = Held::new(data.test_batches()?)?;
-        let statistics = Held::new(data.refresh_batches(self.refresh, Seed::new(common.seed))?)?;
+        // Without augmentation statistics are taken over what is measured.
+        let augmented = match self.refresh.refresh_augmented {
+            true => Some(Held::new(data.refresh_batches(self.refresh, Seed::new(common.seed))?)?),
+            false => None,
+        };
+        let statistics = augmented.as_ref().unwrap_or(&train);
         let device = landscape_kernels::Device::parse(&common.device)?;
         let objective = NetworkObjective::<f32>::new(self.path.endpoints[0].graph.clone(), &device, data.loss())?;
         let n_cells = self.grid.n_cells();
@@ -192,7 +197,7 @@ impl Measurement<'_> {
                     || objective.fork(),
                     |objective, cell| {
                         objective.move_to(self.plane.points(), &self.plane.coefficients(cell.alpha, cell.beta)?)?;
-                        objective.refresh(job::norm_refresh(self.refresh.refresh), &statistics)?;
+                        objective.refresh(job::norm_refresh(self.refresh.refresh), statistics)?;
                         let squared_norm = objective.weights().squared_norm();
                         let values = |tally| Values::new(&tally, self.weight_decay, squared_norm);
                         Ok(Measured { train: values(train.measure(objective)?), test: Some(values(test.measure(objective)?)) })

@@ -11,6 +11,8 @@ pub struct Table {
     pub caption: String,
     pub head: Vec<String>,
     pub rows: Vec<Vec<String>>,
+    /// How many columns, from the first, hold names rather than numbers.
+    pub n_names: usize,
 }
 
 /// A sentence that says whether something holds.
@@ -73,12 +75,9 @@ pub fn verdicts(profiles: &Profiles) -> Vec<Verdict> {
             format!("Along the {name} the training loss is never above the worse end ({})", number_text(worse_end))
         };
         if let (Some(error), Some(barrier)) = (&profile.summary.test_error, &profile.barriers.test_error) {
-            text += &format!(
-                "; the test error is at most {:.2} %, {:.2} points {} the worse end",
-                100.0 * error.max,
-                100.0 * barrier.above_worse_end.abs(),
-                if barrier.above_worse_end >= 0.0 { "above" } else { "below" }
-            );
+            let rise = 100.0 * barrier.above_worse_end;
+            text += &format!("; the test error is at most {:.2} %, ", 100.0 * error.max);
+            text += &if rise > 0.0 { format!("{rise:.2} points above the worse end") } else { "no higher than at the worse end".to_owned() };
         }
         let short = match (is_line, holds) {
             (true, true) => "Linearly mode connected",
@@ -118,7 +117,7 @@ pub fn endpoints(profiles: &Profiles) -> Option<Table> {
         rows.push(row(name, "as stored", &endpoint.stored));
         rows.push(row("", "taken anew", &endpoint.refreshed));
     }
-    Some(Table { caption: "The networks at the ends".to_owned(), head, rows })
+    Some(Table { caption: "The networks at the ends".to_owned(), head, rows, n_names: 2 })
 }
 
 /// Every quantity summed up along each path.
@@ -137,7 +136,7 @@ pub fn summary(profiles: &Profiles) -> Option<Table> {
     }
     let head = words(&["path", "quantity", "start", "end", "min", "max", "at t", "max refined", "mean", "mean along length"]);
     let caption = "Along the path: greatest and least over the samples; “max refined” is the top of the parabola through the greatest three";
-    (!rows.is_empty()).then(|| Table { caption: caption.to_owned(), head, rows })
+    (!rows.is_empty()).then(|| Table { caption: caption.to_owned(), head, rows, n_names: 2 })
 }
 
 /// Every definition of the barrier.
@@ -168,7 +167,7 @@ pub fn barriers(profiles: &Profiles) -> Option<Table> {
         "over worse end",
         "over minimum",
     ]);
-    (!rows.is_empty()).then(|| Table { caption: "The barrier in every definition in use".to_owned(), head, rows })
+    (!rows.is_empty()).then(|| Table { caption: "The barrier in every definition in use".to_owned(), head, rows, n_names: 2 })
 }
 
 /// Yes and no, with the thresholds they depend on.
@@ -186,7 +185,7 @@ pub fn decisions(profiles: &Profiles) -> Option<Table> {
     };
     let rows: Vec<Vec<String>> = each(profiles).into_iter().map(row).collect();
     let head = words(&["path", "control points", "length", "as good as linear", "connected"]);
-    (!rows.is_empty()).then(|| Table { caption: "Verdicts on the training loss".to_owned(), head, rows })
+    (!rows.is_empty()).then(|| Table { caption: "Verdicts on the training loss".to_owned(), head, rows, n_names: 1 })
 }
 
 /// What a command's own result says: numbers by name.
@@ -207,14 +206,14 @@ pub fn result(result: &Value) -> Option<Table> {
         }
     }
     rows.extend(result["kernel_path"].as_str().map(|path| vec!["kernels".to_owned(), path.to_owned()]));
-    (!rows.is_empty()).then(|| Table { caption: "How the run ended".to_owned(), head: words(&["", "value"]), rows })
+    (!rows.is_empty()).then(|| Table { caption: "How the run ended".to_owned(), head: words(&["", "value"]), rows, n_names: 1 })
 }
 
 /// Every field of a configuration but the graph, one a row.
 pub fn configuration(config: &Value) -> Table {
     let mut rows = Vec::new();
     flatten("", config, &mut rows);
-    Table { caption: String::new(), head: words(&["field", "value"]), rows }
+    Table { caption: String::new(), head: words(&["field", "value"]), rows, n_names: 1 }
 }
 
 fn flatten(prefix: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
