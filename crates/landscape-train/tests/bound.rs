@@ -5,13 +5,13 @@ use candle_core::{Device, Result as CandleResult, Tensor};
 use candle_nn::{BatchNorm, Conv2d, Conv2dConfig, LayerNorm, Linear, Module, ModuleT, VarBuilder, VarMap};
 use candle_nn::{batch_norm, conv2d, layer_norm, linear};
 use landscape_core::curve::CurveKind;
+use landscape_core::{Batches, ControlPoints, Examples, Flat, Norm, NormRefresh, Objective, Pass, Seed, Segment, Stateful, Targets};
 use landscape_core::{Coefficients, Curve, Row};
-use landscape_core::{ControlPoints, Examples, Flat, Norm, NormRefresh, Objective, Pass, Seed, Segment, Stateful, Targets};
 use landscape_graph::{Bias, Graph, GraphBuilder};
 use landscape_kernels::Real;
 use landscape_network::init::{Init, initialise};
 use landscape_network::{Loss, NetworkObjective};
-use landscape_train::bound::{Bound, GradientCheck, NamedTensors, Task, connect, connect_chain, train};
+use landscape_train::bound::{Bound, GradientCheck, NamedTensors, Shuffled, Task, connect, connect_chain, train};
 use landscape_train::{Connect, Control, Error, FitConfig, FitState, FreeEnds, Optimizer, UniformOn, fit};
 use std::sync::Arc;
 
@@ -455,4 +455,93 @@ fn names_and_shapes_that_differ_are_all_listed() {
     let doubles = VarMap::new();
     Mlp::new(VarBuilder::from_varmap(&doubles, candle_core::DType::F64, &CPU)).unwrap();
     assert!(task.model().read(&doubles).unwrap_err().to_string().contains("f32"));
+}
+
+/// A model of one layer that some operation follows: six inputs, three classes.
+fn checked_op(op: fn(&Tensor, &Tensor) -> CandleResult<Tensor>) -> Result<(), Error> {
+    let batches = tensors(&[6], &examples::<f32>(&[6], &[24], 3));
+    let build = |vb: VarBuilder| {
+        let w = vb.get_with_hints(6, "w", candle_nn::init::Init::Randn { mean: 1.0, stdev: 0.3 })?;
+        Ok((w, linear(6, 3, vb.pp("fc"))?))
+    };
+    let task = Bound::new(&CPU, build, move |(w, fc): &(Tensor, Linear), x, _| fc.forward(&op(x, w)?)).unwrap().classes(batches.clone());
+    task.check_gradients(&batches[0], Norm::Batch)
+}
+
+#[test]
+fn the_check_tells_right_gradients_from_wrong_and_missing_ones() {
+    let right: [(&str, fn(&Tensor, &Tensor) -> CandleResult<Tensor>); 6] = [
+        ("relu", |x, w| x.broadcast_mul(w)?.relu()),
+        ("gelu", |x, w| x.broadcast_mul(w)?.gelu_erf()),
+        ("softmax", |x, w| candle_nn::ops::softmax(&x.broadcast_mul(w)?, 1)),
+        ("layer norm, slow", |x, w| candle_nn::ops::layer_norm_slow(&x.broadcast_mul(w)?, w, w, 1e-5)),
+        ("maximum by windows", |x, w| {
+            let windows = x.broadcast_mul(w)?.reshape(((), 3, 2))?.max_keepdim(2)?;
+            Tensor::cat(&[&windows, &windows], 1)?.flatten_from(1)
+        }),
+        ("not used at all", |x, _| Ok(x.clone())),
+    ];
+    for (name, op) in right {
+        if let Err(error) = checked_op(op) {
+            panic!("{name}: {error}");
+        }
+    }
+    let wrong: [(&str, fn(&Tensor, &Tensor) -> CandleResult<Tensor>); 4] = [
+        ("softmax_last_dim", |x, w| candle_nn::ops::softmax_last_dim(&x.broadcast_mul(w)?)),
+        ("rms_norm", |x, w| candle_nn::ops::rms_norm(&x.contiguous()?, w, 1e-5)),
+        ("conv1d", |x, w| x.unsqueeze(1)?.conv1d(&w.reshape((2, 1, 3))?, 1, 1, 1, 1)?.max_keepdim(1)?.flatten_from(1)),
+        ("detached", |x, w| x.broadcast_mul(&w.detach())),
+    ];
+    for (name, op) in wrong {
+        match checked_op(op) {
+            Err(Error::Gradient { parameter, .. }) => assert_eq!(parameter, "w", "{name}"),
+            Err(other) => panic!("{name}: {other}"),
+            Ok(()) => panic!("{name} passed"),
+        }
+    }
+}
+
+#[test]
+fn dropout_is_checked_where_it_stands_still() {
+    let batches = tensors(&[6], &examples::<f32>(&[6], &[24], 3));
+    let forward = |net: &Mlp, x: &Tensor, train: bool| {
+        let x = net.0.forward(x)?.relu()?;
+        net.1.forward(&if train { candle_nn::ops::dropout(&x, 0.5)? } else { x })
+    };
+    let mut task = Bound::new(&CPU, |vb| Mlp::new(vb), forward).unwrap().classes(batches);
+    let vars = task.model().new_varmap(1).unwrap();
+    train(&mut task, &vars, &short(2).fit, 1).unwrap();
+}
+
+#[test]
+fn shuffled_batches_hold_every_example_once_in_another_order_each_epoch() {
+    let (x, y) = (Tensor::arange(0f32, 50.0, &CPU).unwrap(), Tensor::arange(0u32, 50, &CPU).unwrap());
+    let batches = Shuffled::new(&x, &y, 8, 3).unwrap();
+    let epoch = |epoch: u64| -> Vec<u32> {
+        let batch = |idx| {
+            let (x, y) = batches.batch(epoch, idx).unwrap();
+            assert_eq!(x.to_vec1::<f32>().unwrap(), y.to_dtype(candle_core::DType::F32).unwrap().to_vec1::<f32>().unwrap());
+            y.to_vec1::<u32>().unwrap()
+        };
+        (0..batches.n_batches()).flat_map(batch).collect()
+    };
+    let mut sorted = epoch(0);
+    assert_ne!(epoch(0), epoch(1));
+    assert_eq!(epoch(0), epoch(0));
+    sorted.sort_unstable();
+    assert_eq!(sorted, (0..50).collect::<Vec<u32>>());
+    assert!(batches.batch(0, 7).is_err() && Shuffled::new(&x, &y, 0, 3).is_err());
+    assert!(Shuffled::new(&x, &y.narrow(0, 0, 4).unwrap(), 8, 3).is_err());
+}
+
+#[test]
+fn a_batch_without_a_variance_is_refused_by_name() {
+    let batches = tensors(&[6], &examples::<f32>(&[6], &[24, 1], 3));
+    let build = |vb: VarBuilder| Ok((linear(6, 3, vb.pp("fc"))?, batch_norm(3, 1e-5, vb.pp("bn"))?));
+    let forward = |net: &(Linear, BatchNorm), x: &Tensor, train: bool| net.1.forward_t(&net.0.forward(x)?, train);
+    let mut task = Bound::new(&CPU, build, forward).unwrap().classes(batches.clone());
+    let before = task.buffers().clone();
+    let text = task.refresh(NormRefresh::BatchAverage, &batches).unwrap_err().to_string();
+    assert!(text.contains("`bn.running_var`") && text.contains("batch 1"), "{text}");
+    assert_eq!(task.buffers(), &before);
 }

@@ -84,6 +84,12 @@ fn averages<T: Real + WithDType>(
         total += weight;
         for (spec, rule) in specs.iter().zip(rules.iter()) {
             let Rule::Average { momentum } = rule else { continue };
+            if let Some(r) = found[spec.range()].iter().find(|r| !r.is_finite()) {
+                let reason = format!(
+                    "the statistics of batch {batch_idx} are {r}: a batch needs finite inputs, and more than one value per channel"
+                );
+                return Err(landscape_core::Error::Tensor { tensor: spec.name.clone(), reason }.into());
+            }
             for (value, r) in values[spec.range()].iter_mut().zip(&found[spec.range()]) {
                 *value += weight / total * (r / momentum - *value);
             }
