@@ -19,6 +19,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Weights, moments and gradients of one run may take this much; a mistyped width must not bring the machine down.
+const MAX_WEIGHT_BYTES: usize = 64 << 30;
+
 /// Examples per forward pass where only the result counts.
 pub const EVALUATION_BATCH: usize = 500;
 
@@ -44,7 +47,8 @@ impl Data {
             (None, Some(identity)) if identity.name == "digits" => "digits".to_owned(),
             (None, Some(identity)) => spec_beside(checkpoint).with_context(|| {
                 format!(
-                    "the checkpoint was trained on `{}`, and where that is cannot be told from here; name it with `--data`",
+                    "`{}` was trained on `{}`, and where that is cannot be told from here; name it with `--data`",
+                    checkpoint.unwrap_or(Path::new("the checkpoint")).display(),
                     identity.name
                 )
             })?,
@@ -315,6 +319,20 @@ pub fn load_endpoints(common: &Common, paths: &[impl AsRef<Path>], model: Option
         data.check_graph(&first.graph)?;
     }
     Ok(endpoints)
+}
+
+/// Fails before memory is taken that no machine of this kind has: `n_vectors` vectors as long as the network has parameters.
+pub fn check_memory(graph: &Graph, n_vectors: usize, flag: &str) -> anyhow::Result<()> {
+    let bytes = graph.n_parameters().saturating_mul(size_of::<f32>()).saturating_mul(n_vectors);
+    if bytes > MAX_WEIGHT_BYTES {
+        bail!(
+            "`{flag}` asks for {n_vectors} vectors of {} parameters, {:.0} GiB; at most {} GiB are taken",
+            graph.n_parameters(),
+            bytes as f64 / (1u64 << 30) as f64,
+            MAX_WEIGHT_BYTES >> 30
+        );
+    }
+    Ok(())
 }
 
 /// Goes to an endpoint with the statistics it came with.

@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Instant;
 
+/// More control points than any curve needs; a mistake in `--points` must not fill the memory.
+const MAX_POINTS: usize = 1000;
+
 /// A connecting job with everything resolved.
 pub struct Job {
     pub checkpoints: Vec<PathBuf>,
@@ -31,9 +34,12 @@ pub struct Job {
 pub fn run(common: &Common, args: &ConnectArgs) -> anyhow::Result<()> {
     let started = Instant::now();
     let points = match (args.points, args.bends) {
-        (Some(points), _) if points < 2 => bail!("`--points` must be at least 2 (both endpoints count), got {points}"),
+        (Some(points), _) if !(2..=MAX_POINTS).contains(&points) => {
+            bail!("`--points` must be at least 2 (both endpoints count) and at most {MAX_POINTS}, got {points}")
+        }
         (Some(points), _) => points,
-        (None, Some(bends)) => bends.checked_add(2).context("`--bends` is too large")?,
+        (None, Some(bends)) if bends > MAX_POINTS - 2 => bail!("`--bends` must be at most {}, got {bends}", MAX_POINTS - 2),
+        (None, Some(bends)) => bends + 2,
         (None, None) => 3,
     };
     let connect = Connect {
@@ -106,6 +112,7 @@ pub fn connect_run(common: &Common, job: &Job, folder: &RunFolder, started: Inst
     });
     let device = landscape_kernels::Device::parse(&common.device)?;
     let mut objective = NetworkObjective::<f32>::new(first.graph.clone(), &device, job.data.loss())?;
+    job::check_memory(&first.graph, curve.n_points().saturating_mul(3), "--points")?;
     let ends: Vec<_> = job.endpoints.iter().map(|e| e.params.clone()).collect();
     let mut random = |bend_idx: usize| {
         let seed = seed.child("bend").child_idx(bend_idx as u64);
