@@ -457,8 +457,11 @@ fn names_and_shapes_that_differ_are_all_listed() {
     assert!(task.model().read(&doubles).unwrap_err().to_string().contains("f32"));
 }
 
+/// An operation on inputs and six weights.
+type Op = fn(&Tensor, &Tensor) -> CandleResult<Tensor>;
+
 /// A model of one layer that some operation follows: six inputs, three classes.
-fn checked_op(op: fn(&Tensor, &Tensor) -> CandleResult<Tensor>) -> Result<(), Error> {
+fn checked_op(op: Op) -> Result<(), Error> {
     let batches = tensors(&[6], &examples::<f32>(&[6], &[24], 3));
     let build = |vb: VarBuilder| {
         let w = vb.get_with_hints(6, "w", candle_nn::init::Init::Randn { mean: 1.0, stdev: 0.3 })?;
@@ -470,7 +473,7 @@ fn checked_op(op: fn(&Tensor, &Tensor) -> CandleResult<Tensor>) -> Result<(), Er
 
 #[test]
 fn the_check_tells_right_gradients_from_wrong_and_missing_ones() {
-    let right: [(&str, fn(&Tensor, &Tensor) -> CandleResult<Tensor>); 6] = [
+    let right: [(&str, Op); 6] = [
         ("relu", |x, w| x.broadcast_mul(w)?.relu()),
         ("gelu", |x, w| x.broadcast_mul(w)?.gelu_erf()),
         ("softmax", |x, w| candle_nn::ops::softmax(&x.broadcast_mul(w)?, 1)),
@@ -486,7 +489,7 @@ fn the_check_tells_right_gradients_from_wrong_and_missing_ones() {
             panic!("{name}: {error}");
         }
     }
-    let wrong: [(&str, fn(&Tensor, &Tensor) -> CandleResult<Tensor>); 4] = [
+    let wrong: [(&str, Op); 4] = [
         ("softmax_last_dim", |x, w| candle_nn::ops::softmax_last_dim(&x.broadcast_mul(w)?)),
         ("rms_norm", |x, w| candle_nn::ops::rms_norm(&x.contiguous()?, w, 1e-5)),
         ("conv1d", |x, w| x.unsqueeze(1)?.conv1d(&w.reshape((2, 1, 3))?, 1, 1, 1, 1)?.max_keepdim(1)?.flatten_from(1)),
