@@ -22,6 +22,9 @@ const N_SAMPLES: usize = 61;
 
 pub fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<()> {
     let started = Instant::now();
+    let data_args = DataArgs { data: Some("digits".to_owned()), normalize: None };
+    let data = Data::open(&data_args, None, None)?;
+    data.check_graph(&landscape_zoo::models::build(&args.model, &data.dataset.input_shape, data.dataset.n_outputs())?)?;
     let folder = RunFolder::for_output(common, "demo")?;
     let config = json!({"schema": "landscape-run/1", "command": "demo", "model": args.model, "seed": common.seed});
     if let Start::Finished(result) = folder.begin(common, &config, None)? {
@@ -30,7 +33,6 @@ pub fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<()> {
     // Every part goes on by itself where an earlier sitting left it; with `--force` alone, all begin anew.
     let anew = common.force && !common.resume;
     let part = |seed: u64| Common { seed, resume: !anew, force: anew, max_steps: None, out: None, ..common.clone() };
-    let data_args = DataArgs { data: Some("digits".to_owned()), normalize: None };
     let mut endpoints = Vec::new();
     let mut files: Vec<PathBuf> = Vec::new();
     for (idx, name) in ["a", "b"].into_iter().enumerate() {
@@ -50,7 +52,6 @@ pub fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<()> {
         files.push(file);
     }
     output::note(common, "training a Bézier curve between them");
-    let data = Data::open(&data_args, None, None)?;
     let quiet = part(common.seed);
     let loaded = job::load_endpoints(common, &files, None, &data)?;
     let job = connect::Job {
