@@ -24,6 +24,9 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
+/// More cells than any figure shows; a mistake in `--grid` must not run for ever.
+const MAX_CELLS: usize = 1_000_000;
+
 /// Samples of the curve that are drawn in, as many as the reference takes.
 const N_CURVE_SAMPLES: usize = 61;
 /// Batches are kept ready to use up to this size, and made anew for each cell above it.
@@ -46,6 +49,9 @@ pub fn run(common: &Common, args: &PlaneArgs) -> anyhow::Result<()> {
     let [n_x, n_y] = parse_grid(&args.grid)?;
     if !(args.fraction > 0.0 && args.fraction <= 1.0) {
         bail!("`--fraction` must be above 0 and at most 1, got {}", args.fraction);
+    }
+    if n_x.saturating_mul(n_y) > MAX_CELLS {
+        bail!("`--grid` must have at most {MAX_CELLS} cells, got {n_x} x {n_y}");
     }
     let margins = Margins { left: args.margin, right: args.margin, bottom: args.margin, top: args.margin };
     let grid = Grid::new(n_x, n_y, margins).with_context(|| format!("`--grid {}` with `--margin {}`", args.grid, args.margin))?;
@@ -187,24 +193,23 @@ impl Measurement<'_> {
         let objective = NetworkObjective::<f32>::new(self.path.endpoints[0].graph.clone(), &device, data.loss())?;
         let n_cells = self.grid.n_cells();
         let mut progress = Progress::new(common, "plane", n_cells as u64, partial.done.len() as u64);
-        let n_at_once = CELLS_AT_ONCE * rayon::current_num_threads();
+        // Kept for all cells: a new one would have to allocate its activations anew.
+        let mut objectives: Vec<_> = (0..rayon::current_num_threads()).map(|_| objective.fork()).collect();
+        let n_at_once = CELLS_AT_ONCE * objectives.len();
         while partial.done.len() < n_cells {
             let first = partial.done.len();
             let cells: Vec<Cell> = (first..n_cells.min(first + n_at_once)).filter_map(|idx| self.grid.cell(idx)).collect();
-            let measured: anyhow::Result<Vec<Measured>> = cells
-                .par_iter()
-                .map_init(
-                    || objective.fork(),
-                    |objective, cell| {
-                        objective.move_to(self.plane.points(), &self.plane.coefficients(cell.alpha, cell.beta)?)?;
-                        objective.refresh(job::norm_refresh(self.refresh.refresh), statistics)?;
-                        let squared_norm = objective.weights().squared_norm();
-                        let values = |tally| Values::new(&tally, self.weight_decay, squared_norm);
-                        Ok(Measured { train: values(train.measure(objective)?), test: Some(values(test.measure(objective)?)) })
-                    },
-                )
-                .collect();
-            for piece in measured? {
+            let measure = |objective: &mut NetworkObjective<f32>, cell: &Cell| -> anyhow::Result<Measured> {
+                objective.move_to(self.plane.points(), &self.plane.coefficients(cell.alpha, cell.beta)?)?;
+                objective.refresh(job::norm_refresh(self.refresh.refresh), statistics)?;
+                let squared_norm = objective.weights().squared_norm();
+                let values = |tally| Values::new(&tally, self.weight_decay, squared_norm);
+                Ok(Measured { train: values(train.measure(objective)?), test: Some(values(test.measure(objective)?)) })
+            };
+            let pieces = objectives.par_iter_mut().zip(cells.par_chunks(CELLS_AT_ONCE));
+            let measured: anyhow::Result<Vec<Vec<Measured>>> =
+                pieces.map(|(objective, cells)| cells.iter().map(|cell| measure(objective, cell)).collect()).collect();
+            for piece in measured?.into_iter().flatten() {
                 partial.push(piece)?;
             }
             progress.update(partial.done.len() as u64, String::new);
