@@ -143,8 +143,10 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Layout`] with every tensor that is missing or has another shape, [`Error::Tensor`] for one of whole numbers.
     pub fn params<T: Real>(&self, layout: &Arc<ParamLayout>) -> Result<Flat<T>> {
+        // Memory is taken after the file was seen to hold that much.
+        let tensors = self.select(layout)?;
         let mut values = Vec::with_capacity(layout.n_elements());
-        for (spec, tensor) in layout.tensors().iter().zip(self.select(layout)?) {
+        for (spec, tensor) in layout.tensors().iter().zip(tensors) {
             if !tensor.dtype().is_float() {
                 let reason = format!("weights must be floating-point numbers, got {}", tensor.dtype());
                 return Err(Error::Tensor { tensor: spec.name.clone(), reason });
@@ -159,14 +161,15 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Layout`] with every statistic that is missing or has another shape.
     pub fn buffers(&self, graph: &Graph) -> Result<Buffers> {
-        let mut buffers = Buffers::of_graph(graph)?;
         let wanted = graph
             .buffers()
             .into_iter()
             .filter(|d| d.role != Role::NumBatchesTracked || self.get(&d.name).is_some())
             .map(|d| (d.name, d.shape));
         let layout = ParamLayout::new(wanted)?;
-        for (spec, tensor) in layout.tensors().iter().zip(self.select(&layout)?) {
+        let tensors = self.select(&layout)?;
+        let mut buffers = Buffers::of_graph(graph)?;
+        for (spec, tensor) in layout.tensors().iter().zip(tensors) {
             buffers.get_mut(&spec.name).expect("the layout was made from this graph").copy_from_slice(&tensor.to_f64_vec());
         }
         Ok(buffers)

@@ -160,7 +160,9 @@ pub fn fit<O: Objective>(
     if steps_per_epoch == 0 {
         return Err(Error::config("batches", "at least one batch", 0));
     }
-    let n_steps = steps_per_epoch * config.epochs;
+    let n_steps = steps_per_epoch
+        .checked_mul(config.epochs)
+        .ok_or_else(|| Error::config("epochs", format!("few enough for {steps_per_epoch} steps each to be counted"), config.epochs))?;
     let mut gradient = Flat::zeros(points.layout(), &points.point(0).device());
     let (point_decay, row_decay) = match config.decay_on {
         DecayOn::Point => (config.weight_decay, 0.0),

@@ -85,6 +85,64 @@ fn the_stochastic_loop_finds_the_closed_form_bend_within_three_standard_errors()
     }
 }
 
+/// Where the expected loss on ½(w − c)² is least: Σ_k M_jk (θ_k − c) = 0 for every bend j, M_jk = ∫ c_j c_k dt by the midpoint rule.
+fn closed_form(curve: CurveKind, n_points: usize, ends: [f64; 2], minimum: f64) -> Vec<f64> {
+    let path = curve.build(n_points).unwrap();
+    let n_nodes = 6000;
+    let mut mass = vec![vec![0.0; n_points]; n_points];
+    for i in 0..n_nodes {
+        let c = path.coefficients((f64::from(i) + 0.5) / f64::from(n_nodes)).unwrap();
+        for (row, a) in mass.iter_mut().zip(c.as_slice()) {
+            row.iter_mut().zip(c.as_slice()).for_each(|(m, b)| *m += a * b / f64::from(n_nodes));
+        }
+    }
+    let mut theta = vec![0.0; n_points];
+    (theta[0], theta[n_points - 1]) = (ends[0] - minimum, ends[1] - minimum);
+    // Gauss and Seidel converge, if slowly, on a positive definite matrix.
+    for _ in 0..20_000 {
+        for j in 1..n_points - 1 {
+            let rest: f64 = (0..n_points).filter(|&k| k != j).map(|k| mass[j][k] * theta[k]).sum();
+            theta[j] = -rest / mass[j][j];
+        }
+    }
+    theta.iter().map(|x| x + minimum).collect()
+}
+
+#[test]
+fn the_stochastic_loop_stays_at_the_closed_form_bends_of_any_number_of_points() {
+    // The gradient is linear, so the mean over seeds of a run that starts at the optimum stays there, at any rate and length;
+    // a wrong coefficient or share of the gradient makes it drift. (Bézier curves of many points forget a start too slowly.)
+    let (ends, minimum, n_seeds) = ([2.0, 4.0], 0.5, 24u64);
+    let fit_config = config(10, 0.3);
+    for (kind, n_points) in [2, 3, 4, 6].into_iter().flat_map(|k| [(CurveKind::Bezier, k), (CurveKind::PolyChain, k)]) {
+        let expected = closed_form(kind, n_points, ends, minimum);
+        let mut sums = vec![[0.0; 2]; n_points];
+        for seed in 0..n_seeds {
+            let mut toy = Toy::<_, f64>::new(Quadratic::isotropic(vec![minimum]));
+            let fixed: Vec<_> = ends.iter().map(|&end| Arc::new(toy.point(&[end]).unwrap())).collect();
+            let connect = joining(kind, n_points, fit_config.clone());
+            let mut points = connect.control_points(&fixed, &mut no_random).unwrap();
+            for (k, &start) in expected.iter().enumerate().take(n_points - 1).skip(1) {
+                *points.free_mut(k).unwrap() = toy.point(&[start]).unwrap();
+            }
+            let path = connect.path(2).unwrap();
+            let mut state = FitState::new(&points, &fit_config.optimizer);
+            let (sampler, seed) = (UniformOn(path.as_ref()), Seed::new(seed));
+            fit(&mut toy, &mut points, &sampler, &Units(100), &fit_config, seed, &mut state, &mut |_| Ok(Control::Continue)).unwrap();
+            for (k, sum) in sums.iter_mut().enumerate() {
+                let value = points.point(k).to_vec()[0];
+                *sum = [sum[0] + value, sum[1] + value * value];
+            }
+        }
+        for (k, [sum, squares]) in sums.into_iter().enumerate() {
+            let (n, mean) = (n_seeds as f64, sum / n_seeds as f64);
+            let error = ((squares / n - mean * mean).max(0.0) / (n - 1.0)).sqrt();
+            let allowed = if k == 0 || k == n_points - 1 { 0.0 } else { 3.0 * error };
+            assert!((mean - expected[k]).abs() <= allowed, "{kind:?} {n_points}, point {k}: {mean} ± {error}, expected {}", expected[k]);
+        }
+    }
+}
+
 #[test]
 fn decay_of_the_point_and_of_the_control_points_have_different_optima() {
     // On a flat surface only the decay pulls: to −¾(w₀ + w₂) by the point's norm, to zero by the bend's own.
