@@ -142,7 +142,8 @@ fn a_report_tells_of_its_runs_and_fetches_nothing() {
     }
     assert!(!page.contains(sandbox.folder().to_str().unwrap()), "a machine's path");
     // A report is made from records: the same records give the same page.
-    sandbox.ok(&["report", "run"]);
+    sandbox.refused(&["report", "run"], &["run/report.html", "--force"]);
+    sandbox.ok(&["report", "run", "--force"]);
     assert_eq!(sandbox.read("run/report.html"), page.as_bytes());
     // Several runs, into a file of one's own that is not overwritten.
     sandbox.ok(&["train", "--model", common::MODEL, "--epochs", "1", "--seed", "5", "--out", "d.safetensors", "--quiet"]);

@@ -20,13 +20,13 @@ pub fn run(common: &Common, args: &ReportArgs) -> anyhow::Result<()> {
         // A folder gets the report inside; any other name is the file.
         Some(out) if !out.is_dir() => write_file(out.clone(), &runs, common)?,
         Some(out) => write_file(out.join(REPORT), &runs, common)?,
-        None => write(first, &runs, common)?,
+        None => write_file(first.file(REPORT), &runs, common)?,
     };
     let result = json!({"schema": "landscape-report/1", "report": written, "runs": args.runs});
     output::result(common, &result, &format!("wrote {}", written.display()))
 }
 
-/// Writes the report of `runs` into `folder`; gives its path. A report is made from records alone, so a new one replaces an old one.
+/// Writes the report of `runs` into the folder of the run that they are part of, replacing an earlier one; gives its path.
 pub fn write(folder: &RunFolder, runs: &[RunFolder], common: &Common) -> anyhow::Result<PathBuf> {
     let renewed = Common { force: true, ..common.clone() };
     write_file(folder.file(REPORT), runs, &renewed)

@@ -184,7 +184,7 @@ fn missing(scene: &mut Scene, panel: &Panel, xs: &[f64], ys: &[f64], rows: &Rows
     if any {
         let n = rows.iter().flatten().filter(|v| v.is_none()).count();
         let text = format!("grey: {n} of {} cells not finite", rows.iter().map(Vec::len).sum::<usize>());
-        scene.write([panel.right, panel.bottom + 31.0], &text, 9.0, Anchor::End, FAINT);
+        scene.write([panel.right, panel.top - 5.0], &text, 9.0, Anchor::End, FAINT);
     }
 }
 
