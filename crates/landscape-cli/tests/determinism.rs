@@ -112,6 +112,7 @@ fn resume_starts_what_is_not_there_and_leaves_alone_what_is_finished() {
         sandbox.ok(job);
         assert_same_tree(&tree, &sandbox.tree(), &job.join(" "));
     }
+    sandbox.refused(&["point", "run", "--t", "0.6", "--out", "p.safetensors", "--resume"], &["p.safetensors", "t = 0.5", "0.6"]);
     let changed: Vec<String> =
         times().into_iter().filter(|(name, time)| before[name] != *time && !sandbox.path(name).is_dir()).map(|p| p.0).collect();
     assert!(changed.is_empty(), "written again: {changed:?}");
