@@ -47,12 +47,15 @@ fn a_plane_that_stopped_goes_on_to_the_same_bits() {
     let resume: Vec<&str> = PLANE.iter().copied().chain(["--resume", "--json", "--threads", "1"]).collect();
     let settings = &serde_json::from_slice::<Value>(&whole).unwrap()["settings"];
     std::fs::remove_file(sandbox.path("run/plane.json")).unwrap();
-    let cell = |loss: f64| format!("{{\"train\":{{\"loss\":{loss},\"nll\":1.0,\"error\":0.5}},\"test\":{{\"loss\":1.0,\"nll\":1.0,\"error\":0.5}}}}\n");
+    let cell = |loss: f64| {
+        format!("{{\"train\":{{\"loss\":{loss},\"nll\":1.0,\"error\":0.5}},\"test\":{{\"loss\":1.0,\"nll\":1.0,\"error\":0.5}}}}\n")
+    };
     sandbox.write("run/plane.partial.jsonl", format!("{settings}\n{}{{\"train\":{{\"lo", cell(0.123_456_789)));
     let resumed: Value = serde_json::from_str(&sandbox.ok(&resume).stdout).unwrap();
     let mut expected: Value = serde_json::from_slice(&whole).unwrap();
     assert_eq!(resumed["train"]["loss"][0][0], 0.123_456_789);
-    for (split, quantity) in [("train", "loss"), ("train", "nll"), ("train", "error"), ("test", "loss"), ("test", "nll"), ("test", "error")] {
+    for (split, quantity) in [("train", "loss"), ("train", "nll"), ("train", "error"), ("test", "loss"), ("test", "nll"), ("test", "error")]
+    {
         expected[split][quantity][0][0] = resumed[split][quantity][0][0].clone();
     }
     assert_eq!(resumed, expected);
@@ -150,6 +153,12 @@ fn a_report_tells_of_its_runs_and_fetches_nothing() {
     sandbox.ok(&["report", "run", "d.run", "--out", "both.html"]);
     let both = String::from_utf8(sandbox.read("both.html")).unwrap();
     assert!(both.contains("href=\"#run-1\"") && both.contains("landscape train --model mlp:64-16-10"));
+    // The ends' own command lines are given where their folders are still there.
+    sandbox.ok(&["train", "--model", common::MODEL, "--epochs", "1", "--seed", "6", "--out", "e.safetensors", "--quiet"]);
+    sandbox.ok(&["connect", "d.safetensors", "e.safetensors", "--epochs", "1", "--out", "de", "--quiet"]);
+    sandbox.ok(&["report", "de"]);
+    let page = String::from_utf8(sandbox.read("de/report.html")).unwrap();
+    assert!(page.contains("--seed 6 --eval-every 1 --out e.safetensors"));
     sandbox.refused(&["report", "run", "d.run", "--out", "both.html"], &["both.html", "--force"]);
 }
 

@@ -2,8 +2,8 @@
 
 use crate::args::{Common, PlaneArgs, RefreshArgs};
 use crate::failure::Interrupted;
-use crate::figures::plane_record::{Corner, PlaneCurve, PlaneRecord, PlaneSample, SCHEMA, Surfaces};
 use crate::figures;
+use crate::figures::plane_record::{Corner, PlaneCurve, PlaneRecord, PlaneSample, SCHEMA, Surfaces};
 use crate::interrupt;
 use crate::job;
 use crate::output;

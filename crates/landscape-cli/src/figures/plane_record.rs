@@ -159,8 +159,11 @@ pub mod tests {
                 let off = cell.beta - 2.0 * cell.alpha * (1.0 - cell.alpha);
                 let outside = (cell.alpha - 0.5).abs().max(0.5) - 0.5;
                 let nll = if idx < n_missing { f64::NAN } else { 0.02 + 9.0 * off * off + 30.0 * outside * outside };
-                let values =
-                    |factor: f64| Values { loss: factor * nll + 0.05, nll: factor * nll, error: Some(if nll.is_nan() { nll } else { (0.12 * factor * nll).min(0.9) }) };
+                let values = |factor: f64| Values {
+                    loss: factor * nll + 0.05,
+                    nll: factor * nll,
+                    error: Some(if nll.is_nan() { nll } else { (0.12 * factor * nll).min(0.9) }),
+                };
                 Measured { train: values(1.0), test: Some(values(1.4)) }
             })
             .collect();

@@ -55,7 +55,13 @@ fn typed(record: &PlaneRecord) -> Plot {
         .z_axis(titled("training loss"))
         .camera(Camera::new().eye(Eye::from((0.4, 1.85, 0.95))))
         .aspect_ratio(AspectRatio::new().x(1.2).y(1.0).z(0.7));
-    plot.set_layout(Layout::new().scene(scene).show_legend(false).paper_background_color("rgba(0,0,0,0)").margin(Margin::new().left(0).right(0).top(10).bottom(0)));
+    plot.set_layout(
+        Layout::new()
+            .scene(scene)
+            .show_legend(false)
+            .paper_background_color("rgba(0,0,0,0)")
+            .margin(Margin::new().left(0).right(0).top(10).bottom(0)),
+    );
     plot
 }
 

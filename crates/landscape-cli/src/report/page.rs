@@ -76,7 +76,8 @@ pub fn of_surface(record: &PlaneRecord) -> anyhow::Result<String> {
 
 /// What a plane shows, in a sentence.
 pub fn caption(record: &PlaneRecord) -> String {
-    let mut text = format!("{} x {} cells; statistics taken anew in each. Distances are those of weight space.", record.grid.n_x, record.grid.n_y);
+    let mut text =
+        format!("{} x {} cells; statistics taken anew in each. Distances are those of weight space.", record.grid.n_x, record.grid.n_y);
     if record.curve.is_some() {
         text += " The white line is the curve.";
     }

@@ -26,11 +26,23 @@ pub fn commands(run: &str, config: &Value, profiles: &[(Value, Straight)], plane
         lines.push(line);
     }
     if let Some(plane) = plane {
-        let mut line = measured("plane", run, config, &plane.settings).word("--grid").word(&format!("{}x{}", plane.grid.n_x, plane.grid.n_y));
+        let mut line =
+            measured("plane", run, config, &plane.settings).word("--grid").word(&format!("{}x{}", plane.grid.n_x, plane.grid.n_y));
         line = line.option("--margin", &plane.settings["grid"]["margins"]["left"]);
         lines.push(line.option("--fraction", &plane.settings["fraction"]));
     }
     lines.into_iter().map(|line| line.text).collect()
+}
+
+/// What to type to train the ends of a connection again, where the folders that `train` left beside them are still there.
+pub fn endpoints(config: &Value) -> Vec<String> {
+    let files = config["checkpoints"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let trained = files.filter_map(|file| {
+        let folder = RunFolder::beside(Path::new(file));
+        let config = folder.config().ok().filter(|config| config["command"] == "train")?;
+        Some(train(&folder.path().display().to_string(), &config).text)
+    });
+    trained.collect()
 }
 
 /// What to type to make the report again.
@@ -208,7 +220,9 @@ mod tests {
         assert_eq!((args.points, args.epochs, args.batch_size, args.lr), (Some(4), 7, 64, Some(0.002)));
         assert_eq!((args.free_start, args.free_end, args.no_augment), (false, true, true));
         assert_eq!((args.schedule.as_str(), args.weight_decay), ("step:0.5,0.75/0.1", 0.0005));
-        assert!(lines[0].contains("--optimizer adamw") && lines[0].contains("--decay-on control-points") && lines[0].ends_with("--out runs/x"));
+        assert!(
+            lines[0].contains("--optimizer adamw") && lines[0].contains("--decay-on control-points") && lines[0].ends_with("--out runs/x")
+        );
     }
 
     #[test]

@@ -59,6 +59,8 @@ impl Section {
         let plane_svg = record.as_ref().map(|record| inline_svg(&plane::draw(record).svg()?)).transpose()?;
         let steps = profiles.curve.as_ref().or(profiles.line.as_ref());
         let n_slider_steps = steps.map_or(0, |p| p.points.len().saturating_sub(1));
+        let mut commands = rerun::endpoints(&config);
+        commands.extend(rerun::commands(&name, &config, &documents(folder)?, record.as_ref()));
         Ok(Section {
             idx,
             verdicts: tables::verdicts(&profiles),
@@ -70,7 +72,7 @@ impl Section {
             n_slider_steps,
             has_training: !training.is_empty(),
             configuration: tables::configuration(&config),
-            commands: rerun::commands(&name, &config, &documents(folder)?, record.as_ref()),
+            commands,
             overview: overview(&name, &command, &profiles, &result),
             data: json!({
                 "paths": paths(&profiles),
@@ -97,9 +99,7 @@ fn documents(folder: &RunFolder) -> anyhow::Result<Vec<(Value, Straight)>> {
 
 /// The lines of the charts.
 fn paths(profiles: &Profiles) -> Vec<Value> {
-    let path = |name: &str, color: &str, dash: &str, profile: &Profile| {
-        json!({"name": name, "color": color, "dash": dash, "points": profile.points, "weight_decay": profile.weight_decay})
-    };
+    let path = |name: &str, color: &str, dash: &str, profile: &Profile| json!({"name": name, "color": color, "dash": dash, "points": profile.points, "weight_decay": profile.weight_decay});
     let line = profiles.line.as_ref().map(|p| path("straight line", &css(LINE), "dash", p));
     line.into_iter().chain(profiles.curve.as_ref().map(|p| path(curve_name(p), &css(CURVE), "solid", p))).collect()
 }
@@ -132,9 +132,7 @@ fn inline_svg(document: &str) -> anyhow::Result<String> {
 }
 
 fn overview(name: &str, command: &str, profiles: &Profiles, result: &Value) -> Vec<String> {
-    let rise = |profile: Option<&Profile>| {
-        profile.map_or("–".to_owned(), |p| format!("{:.4}", p.barriers.train_loss.above_worse_end))
-    };
+    let rise = |profile: Option<&Profile>| profile.map_or("–".to_owned(), |p| format!("{:.4}", p.barriers.train_loss.above_worse_end));
     let error = |profile: Option<&Profile>, end: bool| {
         let summary = profile.and_then(|p| p.summary.test_error);
         summary.map_or("–".to_owned(), |s| format!("{:.2} %", 100.0 * if end { s.start.max(s.end) } else { s.max }))
@@ -154,7 +152,8 @@ mod tests {
 
     #[test]
     fn inlined_drawings_scale_and_keep_their_coordinates() {
-        let svg = inline_svg("<?xml version=\"1.0\"?>\n<svg width=\"10\" height=\"5\" viewBox=\"0 0 40 20\" xmlns=\"x\">\n<rect/></svg>").unwrap();
+        let svg = inline_svg("<?xml version=\"1.0\"?>\n<svg width=\"10\" height=\"5\" viewBox=\"0 0 40 20\" xmlns=\"x\">\n<rect/></svg>")
+            .unwrap();
         assert!(svg.starts_with("<svg viewBox=\"0 0 40 20\"") && svg.ends_with("<rect/></svg>") && !svg.contains("width"), "{svg}");
         assert!(inline_svg("no drawing").is_err());
     }

@@ -77,7 +77,8 @@ pub fn verdicts(profiles: &Profiles) -> Vec<Verdict> {
         if let (Some(error), Some(barrier)) = (&profile.summary.test_error, &profile.barriers.test_error) {
             let rise = 100.0 * barrier.above_worse_end;
             text += &format!("; the test error is at most {:.2} %, ", 100.0 * error.max);
-            text += &if rise > 0.0 { format!("{rise:.2} points above the worse end") } else { "no higher than at the worse end".to_owned() };
+            text +=
+                &if rise > 0.0 { format!("{rise:.2} points above the worse end") } else { "no higher than at the worse end".to_owned() };
         }
         let short = match (is_line, holds) {
             (true, true) => "Linearly mode connected",
@@ -113,7 +114,13 @@ pub fn endpoints(profiles: &Profiles) -> Option<Table> {
     let last = profile.endpoints.len().checked_sub(1)?;
     let mut rows = Vec::new();
     for (idx, endpoint) in profile.endpoints.iter().enumerate() {
-        let name = if idx == 0 { "start" } else if idx == last { "end" } else { "between" };
+        let name = if idx == 0 {
+            "start"
+        } else if idx == last {
+            "end"
+        } else {
+            "between"
+        };
         rows.push(row(name, "as stored", &endpoint.stored));
         rows.push(row("", "taken anew", &endpoint.refreshed));
     }
@@ -135,7 +142,8 @@ pub fn summary(profiles: &Profiles) -> Option<Table> {
         }
     }
     let head = words(&["path", "quantity", "start", "end", "min", "max", "at t", "max refined", "mean", "mean along length"]);
-    let caption = "Along the path: greatest and least over the samples; “max refined” is the top of the parabola through the greatest three";
+    let caption =
+        "Along the path: greatest and least over the samples; “max refined” is the top of the parabola through the greatest three";
     (!rows.is_empty()).then(|| Table { caption: caption.to_owned(), head, rows, n_names: 2 })
 }
 
@@ -272,7 +280,11 @@ mod tests {
 
     #[test]
     fn configurations_are_flat_and_without_the_graph() {
-        let table = configuration(&serde_json::json!({"graph": {"nodes": []}, "data": {"spec": "digits", "normalization": null}, "seed": 3}));
-        assert_eq!(table.rows, [["data.normalization", "null"], ["data.spec", "digits"], ["seed", "3"]].map(|r| r.map(str::to_owned).to_vec()));
+        let table =
+            configuration(&serde_json::json!({"graph": {"nodes": []}, "data": {"spec": "digits", "normalization": null}, "seed": 3}));
+        assert_eq!(
+            table.rows,
+            [["data.normalization", "null"], ["data.spec", "digits"], ["seed", "3"]].map(|r| r.map(str::to_owned).to_vec())
+        );
     }
 }
