@@ -53,7 +53,12 @@ impl Data {
                 )
             })?,
         };
-        let dataset = data::open(&spec)?;
+        let dataset = match (&args.data, checkpoint) {
+            (None, Some(checkpoint)) => data::open(&spec).with_context(|| {
+                format!("`{}` was trained on `{spec}`, by the run beside it (name the data with `--data` where they moved)", checkpoint.display())
+            })?,
+            _ => data::open(&spec)?,
+        };
         if let (None, Some(identity)) = (&args.data, known)
             && identity.sha256 != dataset.sha256
         {
@@ -357,7 +362,7 @@ pub fn warn_near_chance(common: &Common, name: &str, accuracy: Option<f64>, data
         output::note(
             common,
             &format!(
-                "warning: {name} has an accuracy of {:.1} % on `{}`, near chance ({:.1} %): does the preprocessing match its training? (normalisation: {normalization}; see `--normalize`)",
+                "warning: {name} has an accuracy of {:.1} % on `{}`, near chance ({:.1} %): does the preprocessing match its training? (normalisation: {normalization}; see `--normalize`, and `--model` for a file of others)",
                 100.0 * accuracy,
                 data.spec,
                 100.0 * chance

@@ -312,6 +312,8 @@ fn networks_and_data_that_do_not_go_together_are_refused() {
     sandbox.ok(&["profile", "own.safetensors", "own.safetensors", "--samples", "2", "--out", "p"]);
     sandbox.write("own.npz", data(6, 2));
     sandbox.refused(&["connect", "own.safetensors", "own.safetensors"], &["own.npz", "hash"]);
+    std::fs::rename(sandbox.path("own.npz"), sandbox.path("moved.npz")).unwrap();
+    sandbox.refused(&["connect", "own.safetensors", "own.safetensors"], &["own.safetensors", "npz:own.npz", "--data"]);
     std::fs::remove_dir_all(sandbox.path("own.run")).unwrap();
     sandbox.refused(&["connect", "own.safetensors", "own.safetensors"], &["own.safetensors", "--data"]);
 }

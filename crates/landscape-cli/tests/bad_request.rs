@@ -171,10 +171,12 @@ fn places_that_cannot_be_written_are_named() {
     for place in ["file/x", "/proc/nowhere/x"] {
         sandbox.refused(&["train", "--model", MODEL, "--epochs", "1", "--out", place], &[place]);
         sandbox.refused(&["connect", A, B, "--epochs", "1", "--out", place], &[place]);
-        sandbox.refused(&["point", "run", "--t", "0.5", "--out", place], &[place.trim_end_matches("/x")]);
+        sandbox.refused(&["point", "run", "--t", "0.5", "--out", place], &[place]);
         sandbox.refused(&["profile", A, B, "--samples", "2", "--out", place], &[place]);
     }
-    sandbox.refused(&["point", "run", "--t", "0.5", "--out", "absent/x"], &["absent/x", "No such file"]);
+    sandbox.refused(&["point", "run", "--t", "0.5", "--out", "absent/x"], &["absent/x", "no folder `absent`"]);
+    sandbox.refused(&["profile", "run", "--out", "elsewhere"], &["`run`", "--out elsewhere"]);
+    sandbox.refused(&["plane", "run", "--out", "elsewhere"], &["`run`", "--out elsewhere"]);
     sandbox.refused(&["train", "--model", MODEL, "--out", ""], &["--out"]);
 }
 

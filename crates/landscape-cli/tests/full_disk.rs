@@ -37,7 +37,6 @@ fn train_on_a_full_disk() {
     unbroken.ok(&args);
     let expected = unbroken.read("x.safetensors");
     // From the configuration over records and state to the checkpoint itself.
-    let mut n_failed = 0;
     for n_blocks in [0, 1, 2, 3, 4, 5, 8, 11] {
         let sandbox = Sandbox::new();
         let answer = limited(&sandbox, n_blocks, &args);
@@ -53,9 +52,7 @@ fn train_on_a_full_disk() {
         assert_eq!(sandbox.read("x.safetensors"), b"an older file");
         sandbox.ok(&[&args[..], &["--force", "--resume"]].concat());
         assert!(sandbox.read("x.safetensors") == expected, "{n_blocks} blocks");
-        n_failed += 1;
     }
-    assert_eq!(n_failed, 8);
     let sandbox = Sandbox::new();
     assert_eq!(limited(&sandbox, 1000, &args).code, Some(0));
     assert!(sandbox.read("x.safetensors") == expected);

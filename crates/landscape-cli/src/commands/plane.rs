@@ -79,7 +79,12 @@ pub fn run(common: &Common, args: &PlaneArgs) -> anyhow::Result<()> {
         weight_decay,
     };
     let folder = match &path.folder {
-        Some(folder) => folder.clone(),
+        Some(folder) => {
+            if let Some(out) = &common.out {
+                bail!("the plane of a run goes into its folder `{}`, got `--out {}`", folder.path().display(), out.display());
+            }
+            folder.clone()
+        }
         None => {
             let folder = RunFolder::for_output(common, "plane")?;
             let mut config = json!({"schema": "landscape-run/1", "command": "plane", "checkpoints": args.inputs});

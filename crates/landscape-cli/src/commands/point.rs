@@ -25,6 +25,9 @@ pub fn run(common: &Common, args: &PointArgs) -> anyhow::Result<()> {
         }
         bail!("`{}` exists already and is not overwritten; `--force` replaces it", out.display());
     }
+    if let Some(folder) = out.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        bail!("cannot write `{}`: there is no folder `{}`", out.display(), folder.display());
+    }
     whole::remove_stale_of(&out)?;
     let mut path = MeasuredPath::of_run(common, &args.run, &args.data)?;
     path.data.measure_in_batches_of(args.batch_size)?;

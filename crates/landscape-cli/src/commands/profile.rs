@@ -56,7 +56,12 @@ pub fn run(common: &Common, args: &ProfileArgs) -> anyhow::Result<()> {
     }
     uniform_ts(args.samples)?;
     let folder = match &path.folder {
-        Some(folder) => folder.clone(),
+        Some(folder) => {
+            if let Some(out) = &common.out {
+                bail!("the profile of a run goes into its folder `{}`, got `--out {}`", folder.path().display(), out.display());
+            }
+            folder.clone()
+        }
         None => {
             let folder = RunFolder::for_output(common, "profile")?;
             let config = json!({
