@@ -318,12 +318,24 @@ pub fn load_endpoints(common: &Common, paths: &[impl AsRef<Path>], model: Option
                 bail!("{a} and {b} are of different networks, though their tensors have the same names and shapes");
             }
         }
+        note_other_training(common, path, &endpoint.checkpoint, data);
         endpoints.push(endpoint);
     }
     if let Some(first) = endpoints.first() {
         data.check_graph(&first.graph)?;
     }
     Ok(endpoints)
+}
+
+/// Says so where a checkpoint was trained on other data, or in another normalisation, than it is used with here.
+fn note_other_training(common: &Common, path: &Path, checkpoint: &Checkpoint, data: &Data) {
+    let Some((metadata, identity)) = checkpoint.metadata.as_ref().and_then(|m| Some((m, m.data.as_ref()?))) else { return };
+    let path = path.display();
+    if identity.sha256 != data.dataset.sha256 {
+        output::note(common, &format!("note: `{path}` was trained on other data (`{}`) than `{}`", identity.name, data.spec));
+    } else if metadata.normalization != data.normalization {
+        output::note(common, &format!("note: `{path}` was trained with another normalisation than it is used with here"));
+    }
 }
 
 /// Fails before memory is taken that no machine of this kind has: `n_vectors` vectors as long as the network has parameters.

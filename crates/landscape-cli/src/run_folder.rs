@@ -17,6 +17,9 @@ const RESULT: &str = "result.json";
 const RECORDS: &str = "records.jsonl";
 const STATE: &str = "state.safetensors";
 
+/// Fields that say where something was found; what was found stands beside them as hashes, and that is what must not change.
+const PLACES: [&str; 2] = ["checkpoints", "spec"];
+
 /// A folder of one run.
 #[derive(Debug, Clone)]
 pub struct RunFolder {
@@ -271,7 +274,7 @@ fn differences(prefix: &str, old: &Value, new: &Value, changed: &mut Vec<String>
     match (old, new) {
         (Value::Object(a), Value::Object(b)) => {
             let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-            for key in keys {
+            for key in keys.into_iter().filter(|key| !PLACES.contains(&key.as_str())) {
                 let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
                 let null = Value::Null;
                 differences(&name, a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null), changed);

@@ -306,6 +306,9 @@ fn networks_and_data_that_do_not_go_together_are_refused() {
     sandbox.refused(&["train", "--model", MODEL, "--data", "npz:many.npz", "--out", "new.safetensors"], &["12", "10"]);
     sandbox.refused(&["train", "--model", "vgg11", "--out", "new.safetensors"], &["vgg11"]);
     sandbox.refused(&["train", "--init-from", a, "--data", "npz:many.npz", "--out", "new.safetensors"], &["[64]", "[1, 8, 8]"]);
+    // Another normalisation is no mistake, and is said.
+    let answer = sandbox.ok(&["profile", a, b, "--normalize", "0.5/2", "--samples", "2", "--out", "normalized"]);
+    assert!(answer.stderr.contains("`a.safetensors` was trained with another normalisation"), "{answer}");
     // Data that changed since the training.
     sandbox.write("own.npz", data(6, 3));
     sandbox.ok(&["train", "--model", "mlp:6-4-3", "--data", "npz:own.npz", "--epochs", "1", "--out", "own.safetensors"]);

@@ -3,6 +3,7 @@
 
 use super::{connect, plane, profile, report, train};
 use crate::args::{Common, DataArgs, DemoArgs, RefreshArgs, RefreshName};
+use crate::failure::Interrupted;
 use crate::job::{self, Data};
 use crate::output;
 use crate::path::MeasuredPath;
@@ -30,6 +31,27 @@ pub fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<()> {
     if let Start::Finished(result) = folder.begin(common, &config, None)? {
         return output::result(common, &result, &describe(&result));
     }
+    let result = parts(common, args, &data_args, data, &folder, started).map_err(|error| of_whole(error, &folder))?;
+    output::result(common, &result, &describe(&result))
+}
+
+/// A part that was interrupted is resumed with the whole.
+fn of_whole(error: anyhow::Error, folder: &RunFolder) -> anyhow::Error {
+    if !error.is::<Interrupted>() {
+        return error;
+    }
+    Interrupted { resume_hint: format!("the same command with `--resume --out {}` goes on", folder.path().display()) }.into()
+}
+
+/// Trains, joins, measures and reports; gives the JSON result.
+fn parts(
+    common: &Common,
+    args: &DemoArgs,
+    data_args: &DataArgs,
+    data: Data,
+    folder: &RunFolder,
+    started: Instant,
+) -> anyhow::Result<Value> {
     // Every part goes on by itself where an earlier sitting left it; with `--force` alone, all begin anew.
     let anew = common.force && !common.resume;
     let part = |seed: u64| Common { seed, resume: !anew, force: anew, max_steps: None, out: None, ..common.clone() };
@@ -40,7 +62,7 @@ pub fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<()> {
         output::note(common, &format!("training network {name} (seed {seed})"));
         let job = train::Job {
             model: Some(args.model.clone()),
-            data: Data::open(&data_args, None, None)?,
+            data: Data::open(data_args, None, None)?,
             fit: endpoint_fit(),
             batch_size: BATCH_SIZE,
             augment: false,
@@ -62,13 +84,13 @@ pub fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<()> {
         batch_size: BATCH_SIZE,
         augment: false,
     };
-    let curve_folder = RunFolder::in_folder(&folder, "curve");
+    let curve_folder = RunFolder::in_folder(folder, "curve");
     connect::connect_run(&quiet, &job, &curve_folder, Instant::now())?;
     output::note(common, "measuring the line, the curve and the plane");
     let refresh = RefreshArgs { refresh: RefreshName::BatchAverage, refresh_augmented: false };
     let mut measured = Vec::new();
     for name in ["profile_line", "profile"] {
-        let mut path = MeasuredPath::of_run(&quiet, curve_folder.path(), &data_args)?;
+        let mut path = MeasuredPath::of_run(&quiet, curve_folder.path(), data_args)?;
         let weight_decay = path.weight_decay;
         if name == "profile_line" {
             path = path.straight(job.connect.points)?;
@@ -83,9 +105,9 @@ pub fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<()> {
         };
         measured.push(measurement.write(&quiet, &curve_folder, false)?);
     }
-    let path = MeasuredPath::of_run(&quiet, curve_folder.path(), &data_args)?;
+    let path = MeasuredPath::of_run(&quiet, curve_folder.path(), data_args)?;
     plane::measure_run(&quiet, &path, &curve_folder, &refresh, [21, 21])?;
-    let report_path = report::write(&folder, &[curve_folder.clone()], common)?;
+    let report_path = report::write(folder, &[curve_folder.clone()], common)?;
     let numbers = |document: &Value| json!({"summary": document["summary"], "barriers": document["barriers"], "verdicts": document["verdicts"], "length": document["length"]});
     let result = json!({
         "schema": "landscape-demo/1",
@@ -99,7 +121,7 @@ pub fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<()> {
         "total_seconds": started.elapsed().as_secs_f64(),
     });
     folder.finish(&result)?;
-    output::result(common, &result, &describe(&result))
+    Ok(result)
 }
 
 fn endpoint_fit() -> FitConfig {
