@@ -20,6 +20,16 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
+/// Training ended with weights that are no numbers.
+#[derive(Debug)]
+pub struct NoNumbers;
+
+impl std::fmt::Display for NoNumbers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("training ended with weights that are no numbers; try a smaller `--lr`")
+    }
+}
+
 /// Prints the error and gives its exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     let code = exit_code(error);
@@ -43,6 +53,9 @@ fn message(error: &anyhow::Error) -> String {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.downcast_ref::<NoNumbers>().is_some() {
+        return 1;
+    }
     for cause in error.chain() {
         if cause.is::<Interrupted>() {
             return 130;
@@ -91,6 +104,9 @@ mod tests {
         assert_eq!([ErrorKind::StorageFull, ErrorKind::FileTooLarge, ErrorKind::QuotaExceeded, ErrorKind::Other].map(code), [1; 4]);
         assert_eq!([ErrorKind::NotFound, ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem].map(code), [2; 3]);
         assert_eq!(exit_code(&anyhow::anyhow!("`--points` must be at least 2")), 2);
+        let not_finite = || CoreError::NotFinite { tensor: "w".into(), idx: 0, value: f64::NAN };
+        assert_eq!(exit_code(&not_finite().into()), 2, "in an input");
+        assert_eq!(exit_code(&anyhow::Error::from(not_finite()).context(NoNumbers)), 1, "after training");
         assert_eq!(exit_code(&Interrupted { resume_hint: String::new() }.into()), 130);
     }
 }

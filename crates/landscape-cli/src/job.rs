@@ -55,7 +55,10 @@ impl Data {
         };
         let dataset = match (&args.data, checkpoint) {
             (None, Some(checkpoint)) => data::open(&spec).with_context(|| {
-                format!("`{}` was trained on `{spec}`, by the run beside it (name the data with `--data` where they moved)", checkpoint.display())
+                format!(
+                    "`{}` was trained on `{spec}`, by the run beside it (name the data with `--data` where they moved)",
+                    checkpoint.display()
+                )
             })?,
             _ => data::open(&spec)?,
         };

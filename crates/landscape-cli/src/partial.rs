@@ -6,11 +6,10 @@
 use landscape_core::record::{self, RecordWriter};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The pieces of one measurement.
 pub struct Partial<P> {
-    path: PathBuf,
     writer: RecordWriter,
     /// What earlier sittings finished, in order.
     pub done: Vec<P>,
@@ -28,7 +27,7 @@ impl<P: Serialize + DeserializeOwned> Partial<P> {
         }
         let mut writer = RecordWriter::resume_at(path, 0)?;
         writer.append(config)?;
-        let mut partial = Partial { path: path.to_owned(), writer, done: Vec::new() };
+        let mut partial = Partial { writer, done: Vec::new() };
         for piece in done {
             partial.push(piece)?;
         }
@@ -41,10 +40,14 @@ impl<P: Serialize + DeserializeOwned> Partial<P> {
         self.done.push(piece);
         Ok(())
     }
+}
 
-    /// Takes the file away: the measurement is written elsewhere.
-    pub fn finish(self) -> anyhow::Result<Vec<P>> {
-        std::fs::remove_file(&self.path).map_err(|source| landscape_core::Error::Write { path: self.path.clone(), source })?;
-        Ok(self.done)
+/// Takes the file away, if it is there: the measurement is written elsewhere.
+pub fn discard(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(landscape_core::Error::Write { path: path.to_owned(), source }.into())
+        }
+        _ => Ok(()),
     }
 }

@@ -125,8 +125,11 @@ impl RunFolder {
         };
         std::fs::create_dir_all(&self.path).map_err(|source| landscape_core::Error::Write { path: self.path.clone(), source })?;
         whole::remove_stale(&self.path)?;
-        if let Start::Fresh = start {
-            self.write_json(CONFIG, config)?;
+        match start {
+            Start::Fresh => self.write_json(CONFIG, config)?,
+            // A kill may have come after the result and before the state was taken away.
+            Start::Finished(_) => self.remove_state()?,
+            Start::Unfinished => {}
         }
         Ok(start)
     }
@@ -176,6 +179,10 @@ impl RunFolder {
     /// Writes the result: the run is finished.
     pub fn finish(&self, result: &Value) -> anyhow::Result<()> {
         self.write_json(RESULT, result)?;
+        self.remove_state()
+    }
+
+    fn remove_state(&self) -> anyhow::Result<()> {
         let state = self.file(STATE);
         if state.exists() {
             std::fs::remove_file(&state).with_context(|| format!("cannot remove `{}`", state.display()))?;

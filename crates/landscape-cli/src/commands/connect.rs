@@ -3,6 +3,7 @@
 use super::train::optimizer;
 use super::training::Run;
 use crate::args::{Common, ConnectArgs, CurveName, DecayOnName, InitName};
+use crate::failure::NoNumbers;
 use crate::job::{self, Data, Endpoint};
 use crate::output;
 use crate::run_folder::{RunFolder, Start};
@@ -174,7 +175,7 @@ fn write_control_points(common: &Common, job: &Job, folder: &RunFolder, points: 
     let n_bends = job.connect.points - 1;
     let fresh = Buffers::of_graph(&first.graph)?;
     for k in 0..points.n_points() {
-        points.point(k).check_finite().context("training ended with weights that are no numbers; try a smaller `--lr`")?;
+        points.point(k).check_finite().context(NoNumbers)?;
         let metadata = Metadata { seed: Some(common.seed), ..job.data.metadata(&first.graph) };
         let checkpoint = if k.is_multiple_of(n_bends) {
             let endpoint = &job.endpoints[k / n_bends];

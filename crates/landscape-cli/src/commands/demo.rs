@@ -107,7 +107,7 @@ fn parts(
     }
     let path = MeasuredPath::of_run(&quiet, curve_folder.path(), data_args)?;
     plane::measure_run(&quiet, &path, &curve_folder, &refresh, [21, 21])?;
-    let report_path = report::write(folder, &[curve_folder.clone()], common)?;
+    let report_path = report::write(folder, std::slice::from_ref(&curve_folder), common)?;
     let numbers = |document: &Value| json!({"summary": document["summary"], "barriers": document["barriers"], "verdicts": document["verdicts"], "length": document["length"]});
     let result = json!({
         "schema": "landscape-demo/1",

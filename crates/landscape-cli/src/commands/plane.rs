@@ -7,7 +7,7 @@ use crate::figures::plane_record::{Corner, PlaneCurve, PlaneRecord, PlaneSample,
 use crate::interrupt;
 use crate::job;
 use crate::output;
-use crate::partial::Partial;
+use crate::partial::{self, Partial};
 use crate::path::MeasuredPath;
 use crate::progress::Progress;
 use crate::report;
@@ -23,6 +23,9 @@ use landscape_zoo::data::batches::SeededBatches;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+
+/// Cells that are measured already.
+const PARTIAL: &str = "plane.partial.jsonl";
 
 /// More cells than any figure shows; a mistake in `--grid` must not run for ever.
 const MAX_CELLS: usize = 1_000_000;
@@ -154,9 +157,10 @@ impl Measurement<'_> {
                 bail!("`{}` exists already; `--force` replaces it", file.display());
             }
             check_same_config(&old["settings"], &settings, &file)?;
+            partial::discard(&folder.file(PARTIAL))?;
             return Ok(old);
         }
-        let mut partial: Partial<Measured> = Partial::open(&folder.file("plane.partial.jsonl"), &settings, common.resume)?;
+        let mut partial: Partial<Measured> = Partial::open(&folder.file(PARTIAL), &settings, common.resume)?;
         self.measure(common, &mut partial)?;
         let record = self.record(folder, settings, &partial.done)?;
         // The record last: a folder that has it has the figures too.
@@ -165,7 +169,7 @@ impl Measurement<'_> {
         whole::write(&folder.file("plane.html"), page.as_bytes(), Overwrite::Replace)?;
         let document = serde_json::to_value(&record)?;
         folder.write_json("plane.json", &document)?;
-        partial.finish()?;
+        partial::discard(&folder.file(PARTIAL))?;
         Ok(document)
     }
 

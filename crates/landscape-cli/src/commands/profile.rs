@@ -6,7 +6,7 @@ use crate::figures;
 use crate::interrupt;
 use crate::job::{self, Endpoint};
 use crate::output;
-use crate::partial::Partial;
+use crate::partial::{self, Partial};
 use crate::path::MeasuredPath;
 use crate::progress::Progress;
 use crate::run_folder::{RunFolder, Start, check_same_config};
@@ -17,6 +17,7 @@ use landscape_core::profile::{self, Measured, Profile, Sample, Values};
 use landscape_core::{Batches, Examples, Objective, Seed, Stateful};
 use landscape_network::NetworkObjective;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 /// More samples than any figure shows; a mistake in `--samples` must not fill the memory.
 const MAX_SAMPLES: usize = 1_000_000;
@@ -100,6 +101,11 @@ impl Measurement<'_> {
                 bail!("`{}` exists already; `--force` replaces it", folder.file(&file).display());
             }
             check_same_config(&old["settings"], &settings, &folder.file(&file))?;
+            // A kill may have come after the document and before what follows it.
+            partial::discard(&self.partial_path(folder))?;
+            if !figures::profile::is_drawn(folder) {
+                figures::profile::draw_run(folder)?;
+            }
             return Ok(old);
         }
         let profile = self.measure(common, folder, &settings)?;
@@ -111,7 +117,9 @@ impl Measurement<'_> {
             let name = format!("{}.npz", if self.name == "profile" { "curve" } else { "line" });
             figures::npz::write_curve(&folder.file(&name), &profile)?;
         }
+        figures::profile::discard(folder)?;
         folder.write_json(&file, &document)?;
+        partial::discard(&self.partial_path(folder))?;
         figures::profile::draw_run(folder)?;
         Ok(document)
     }
@@ -136,7 +144,7 @@ impl Measurement<'_> {
         let mut objective = NetworkObjective::<f32>::new(path.endpoints[0].graph.clone(), &device, path.data.loss())?;
         let statistics = path.data.refresh_batches(self.refresh, Seed::new(common.seed))?;
         let ts = uniform_ts(self.n_samples)?;
-        let mut partial: Partial<Measured> = Partial::open(&folder.file(&format!("{}.partial.jsonl", self.name)), settings, common.resume)?;
+        let mut partial: Partial<Measured> = Partial::open(&self.partial_path(folder), settings, common.resume)?;
         let mut progress = Progress::new(common, self.name, ts.len() as u64, partial.done.len() as u64);
         let mut n_done = 0;
         let samples = profile::measure_path(&mut objective, &path.points, path.curve.as_ref(), &ts, |objective, _| {
@@ -161,8 +169,11 @@ impl Measurement<'_> {
             job::warn_near_chance(common, name, stored.test.and_then(|t| t.error).map(|e| 1.0 - e), &path.data);
             profile.endpoints.push(profile::Endpoint { stored, refreshed: measured_of(sample) });
         }
-        partial.finish()?;
         Ok(profile)
+    }
+
+    fn partial_path(&self, folder: &RunFolder) -> PathBuf {
+        folder.file(&format!("{}.partial.jsonl", self.name))
     }
 
     /// Measures where the objective stands, with statistics taken anew.

@@ -2,6 +2,7 @@
 
 use super::training::Run;
 use crate::args::{Common, OptimizerName, TrainArgs};
+use crate::failure::NoNumbers;
 use crate::job::{self, Data, Numbers};
 use crate::output;
 use crate::run_folder::{self, RunFolder, Start};
@@ -83,6 +84,7 @@ pub fn train(common: &Common, job: &Job, out: &Path, started: Instant) -> anyhow
         }
     };
     job.data.check_graph(&graph)?;
+    job::check_memory(&graph, 5, "--model")?;
     let device = landscape_kernels::Device::parse(&common.device)?;
     let config = json!({
         "schema": "landscape-run/1",
@@ -122,7 +124,7 @@ pub fn train(common: &Common, job: &Job, out: &Path, started: Instant) -> anyhow
     })?;
     job::keep_statistics(&mut objective, &points)?;
     let weights = points.point(0);
-    weights.check_finite().context("training ended with weights that are no numbers; try a smaller `--lr`")?;
+    weights.check_finite().context(NoNumbers)?;
     let half_norm = 0.5 * job.fit.weight_decay * weights.squared_norm();
     let train = Numbers::new(&job.data.measure_train(&mut objective)?, half_norm);
     let test = Numbers::new(&job.data.measure_test(&mut objective)?, half_norm);

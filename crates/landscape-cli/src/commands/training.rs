@@ -68,7 +68,7 @@ impl Run<'_> {
             state = resumed.state;
         }
         let mut records = self.folder.records(earlier.records_bytes)?;
-        let n_steps = batches.n_batches() as u64 * self.fit.epochs;
+        let n_steps = (batches.n_batches() as u64).saturating_mul(self.fit.epochs);
         let mut progress = Progress::new(self.common, self.name, n_steps, state.step);
         let first_step = state.step;
         let stop_at = self.common.max_steps.unwrap_or(u64::MAX);

@@ -4,6 +4,7 @@ use super::axis::{Panel, Range, TITLE_SIZE, number_text, ticks};
 use super::color::{CURVE, LINE};
 use super::scene::{Anchor, FAINT, INK, PAPER, Rgb, Scene, text_width};
 use super::write_figure;
+use crate::partial;
 use crate::run_folder::RunFolder;
 use landscape_core::profile::{Profile, Quantity};
 
@@ -59,6 +60,17 @@ pub fn curve_name(profile: &Profile) -> &'static str {
         "segment" => "straight line",
         _ => "curve",
     }
+}
+
+/// Whether the figure is there.
+pub fn is_drawn(folder: &RunFolder) -> bool {
+    folder.file("profile.png").exists() && folder.file("profile.svg").exists()
+}
+
+/// Takes the figure away, since what it shows is about to change.
+pub fn discard(folder: &RunFolder) -> anyhow::Result<()> {
+    partial::discard(&folder.file("profile.png"))?;
+    partial::discard(&folder.file("profile.svg"))
 }
 
 /// Draws the profiles of a run's folder into it.
