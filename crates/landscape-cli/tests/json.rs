@@ -103,7 +103,14 @@ fn the_demo_prints_one_document() {
     assert_same_tree(&before, &sandbox.tree(), "a finished demo");
     sandbox.refused(&args, &["demo", "exists already", "--force"]);
     let again = sandbox.json(&[&args[..], &["--force"]].concat());
-    assert_eq!(without_clock(again), without_clock(demo));
+    assert_eq!(without_clock(again), without_clock(demo.clone()));
+    // Killed on the way and resumed, it says the same.
+    let killed = Sandbox::new();
+    let mut child = killed.command(&[&args[..], &["--quiet"]].concat()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(without_clock(killed.json(&[&args[..], &["--resume"]].concat())), without_clock(demo));
 }
 
 #[test]
