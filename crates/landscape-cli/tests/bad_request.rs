@@ -43,6 +43,7 @@ fn flags_out_of_range_are_named() {
         (&["--normalize", "-1,2/1"], &["--normalize", "-1,2/1"]),
         (&["--normalize", "1,2/1,1"], &["normalization", "2"]),
         (&["--threads", "0"], &["--threads", "0"]),
+        (&["--threads", "100000"], &["--threads", "100000"]),
         (&["--seed", "-1"], &["--seed", "-1"]),
         (&["--max-steps", "x"], &["--max-steps", "x"]),
         (&["--device", "cuda"], &["cuda", "not built yet"]),

@@ -82,11 +82,12 @@ pub fn run(common: &Common, args: &ConnectArgs) -> anyhow::Result<()> {
     let folder = RunFolder::for_output(common, "connect")?;
     let result = connect_run(common, &job, &folder, started)?;
     let run = folder.path().display();
+    let nll = result["train_nll_along_curve"].as_f64().map(|nll| format!(", last epoch at nll {nll:.4} along the curve"));
     let text = format!(
-        "{} steps in {:.1} s, last epoch at nll {:.4} along the curve\nwrote {run}\nnext: landscape profile {run}",
+        "{} steps in {:.1} s{}\nwrote {run}\nnext: landscape profile {run}",
         result["steps"],
         result["wall_seconds"].as_f64().unwrap_or(f64::NAN),
-        result["train_nll_along_curve"].as_f64().unwrap_or(f64::NAN),
+        nll.unwrap_or_default(),
     );
     output::result(common, &result, &text)
 }

@@ -13,11 +13,17 @@ mod training;
 use crate::args::{Cli, Command};
 use clap::CommandFactory;
 
+/// More threads than any machine runs at once.
+const MAX_THREADS: usize = 4096;
+
 /// Runs the command.
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
     let common = &cli.common;
     landscape_kernels::Device::parse(&common.device)?;
     if let Some(threads) = common.threads {
+        if threads.get() > MAX_THREADS {
+            anyhow::bail!("`--threads` must be at most {MAX_THREADS}, got {threads}");
+        }
         rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global()?;
     }
     crate::interrupt::listen()?;
