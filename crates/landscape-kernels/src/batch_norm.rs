@@ -111,6 +111,21 @@ pub fn normalize<T: Real>(
     Ok(())
 }
 
+/// scale = weight / √(var + eps), computed in double precision: the factor that [`normalize`] applies, and what a convolution's
+/// prologue takes.
+///
+/// # Shapes
+/// All `[channels]`.
+///
+/// # Errors
+/// [`Error::Length`] where an operand does not fit.
+pub fn scale<T: Real>(var: View<'_, T>, eps: f64, weight: Option<View<'_, T>>, scale: ViewMut<'_, T>) -> Result<()> {
+    check_len(OP, "scale", var.len(), scale.len())?;
+    weight.map_or(Ok(()), |w| check_len(OP, "weight", var.len(), w.len()))?;
+    scale.host().iter_mut().zip(scales(var, eps, weight)).for_each(|(out, s)| *out = T::from_f64(s));
+    Ok(())
+}
+
 /// The gradient through [`normalize`] and [`statistics`]: `mean` and `var` are those of `x`.
 ///
 /// With x̂ = (x − μ)/√(σ² + ε): dγ = Σ dy·x̂, dβ = Σ dy, dx = γ/√(σ² + ε) · (dy − dβ/n − x̂·dγ/n).

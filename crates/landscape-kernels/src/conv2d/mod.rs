@@ -6,10 +6,13 @@
 
 mod shape;
 mod pack;
+mod fuse;
+mod rows;
 mod column;
 mod depthwise;
 mod direct;
 
+pub use fuse::{Activation, Epilogue, Gate, GradientEpilogue, Prologue};
 pub use pack::{pack_weight, unpack_gradient};
 pub use shape::Conv2dShape;
 
@@ -51,11 +54,34 @@ pub fn forward<T: Real>(
     y: ViewMut<'_, T>,
     scratch: ViewMut<'_, T>,
 ) -> Result<()> {
-    check(shape, ("x", x.len()), packed.len(), ("y", y.len()), &scratch)?;
+    forward_fused(shape, x, None, packed, bias, y, Epilogue::None, scratch)
+}
+
+/// [`forward`] on x′ of the prologue, followed by the epilogue.
+///
+/// # Shapes
+/// As [`forward`]; `scratch` at least `fused_scratch_len` where there is a prologue.
+///
+/// # Errors
+/// As [`forward`]; [`Error::Shape`] for statistics of no examples.
+#[allow(clippy::too_many_arguments)]
+pub fn forward_fused<T: Real>(
+    shape: &Conv2dShape,
+    x: View<'_, T>,
+    prologue: Option<Prologue<'_, T>>,
+    packed: View<'_, T>,
+    bias: Option<View<'_, T>>,
+    y: ViewMut<'_, T>,
+    epilogue: Epilogue<'_, T>,
+    scratch: ViewMut<'_, T>,
+) -> Result<()> {
+    check(shape, ("x", x.len()), packed.len(), ("y", y.len()), scratch.len(), prologue.as_ref())?;
     if let Some(bias) = bias {
         check_len(OP, "bias", shape.out_channels, bias.len())?;
     }
-    let (x, packed, bias, y, scratch) = (x.host(), packed.host(), bias.map(View::host), y.host(), scratch.host());
+    epilogue.check(shape)?;
+    let (packed, bias, y) = (packed.host(), bias.map(View::host), y.host());
+    let (x, scratch) = read_through(shape, x.host(), prologue.as_ref(), scratch.host());
     if shape.is_depthwise() {
         depthwise::forward(shape, x, packed, bias, y);
     } else if direct::applies::<T>(shape) {
@@ -63,6 +89,7 @@ pub fn forward<T: Real>(
     } else {
         column::forward(shape, x, packed, bias, y, Accumulate::Overwrite, scratch);
     }
+    rows::finish_all(shape.out_channels, y, epilogue);
     Ok(())
 }
 
@@ -81,18 +108,41 @@ pub fn backward_input<T: Real>(
     mode: Accumulate,
     scratch: ViewMut<'_, T>,
 ) -> Result<()> {
-    check(shape, ("dx", dx.len()), packed.len(), ("dy", dy.len()), &scratch)?;
+    backward_input_fused(shape, packed, dy, dx, mode, None, scratch)
+}
+
+/// [`backward_input`], followed by the epilogue: with [`Accumulate::Add`] the gate and the sums see what was there and what is added.
+///
+/// # Shapes
+/// As [`backward_input`].
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward_input_fused<T: Real>(
+    shape: &Conv2dShape,
+    packed: View<'_, T>,
+    dy: View<'_, T>,
+    dx: ViewMut<'_, T>,
+    mode: Accumulate,
+    epilogue: Option<GradientEpilogue<'_, T>>,
+    scratch: ViewMut<'_, T>,
+) -> Result<()> {
+    check::<T>(shape, ("dx", dx.len()), packed.len(), ("dy", dy.len()), scratch.len(), None)?;
+    epilogue.as_ref().map_or(Ok(()), |e| e.check(shape))?;
     let (packed, dy, dx, scratch) = (packed.host(), dy.host(), dx.host(), scratch.host());
     if shape.is_depthwise() {
         depthwise::backward_input(shape, packed, dy, dx, mode);
-        return Ok(());
-    }
-    match shape.transposed().filter(|_| !shape.is_pointwise()) {
-        Some(transposed) if direct::applies::<T>(&transposed) => {
-            direct::forward(&transposed, dy, direct::Weights::Flipped(packed), None, dx, mode, scratch);
+    } else {
+        match shape.transposed().filter(|_| !shape.is_pointwise()) {
+            Some(transposed) if direct::applies::<T>(&transposed) => {
+                direct::forward(&transposed, dy, direct::Weights::Flipped(packed), None, dx, mode, scratch);
+            }
+            Some(transposed) => column::backward_input_stride_one(shape, &transposed, packed, dy, dx, mode, scratch),
+            None => column::backward_input(shape, packed, dy, dx, mode, scratch),
         }
-        Some(transposed) => column::backward_input_stride_one(shape, &transposed, packed, dy, dx, mode, scratch),
-        None => column::backward_input(shape, packed, dy, dx, mode, scratch),
+    }
+    if let Some(epilogue) = epilogue {
+        rows::gate_all(shape.in_channels, dx, epilogue);
     }
     Ok(())
 }
@@ -113,8 +163,30 @@ pub fn backward_weight<T: Real>(
     mode: Accumulate,
     scratch: ViewMut<'_, T>,
 ) -> Result<()> {
-    check(shape, ("x", x.len()), dpacked.len(), ("dy", dy.len()), &scratch)?;
-    let (x, dy, dpacked, scratch) = (x.host(), dy.host(), dpacked.host(), scratch.host());
+    backward_weight_fused(shape, x, None, dy, dpacked, dbias, mode, scratch)
+}
+
+/// [`backward_weight`] for the convolution that read x through the prologue.
+///
+/// # Shapes
+/// As [`backward_weight`]; `scratch` at least `fused_scratch_len` where there is a prologue.
+///
+/// # Errors
+/// As [`forward`].
+#[allow(clippy::too_many_arguments)]
+pub fn backward_weight_fused<T: Real>(
+    shape: &Conv2dShape,
+    x: View<'_, T>,
+    prologue: Option<Prologue<'_, T>>,
+    dy: View<'_, T>,
+    dpacked: ViewMut<'_, T>,
+    dbias: Option<ViewMut<'_, T>>,
+    mode: Accumulate,
+    scratch: ViewMut<'_, T>,
+) -> Result<()> {
+    check(shape, ("x", x.len()), dpacked.len(), ("dy", dy.len()), scratch.len(), prologue.as_ref())?;
+    let (dy, dpacked) = (dy.host(), dpacked.host());
+    let (x, scratch) = read_through(shape, x.host(), prologue.as_ref(), scratch.host());
     if let Some(dbias) = dbias {
         check_len(OP, "dbias", shape.out_channels, dbias.len())?;
         store_column_sums(shape.out_channels, dy, dbias.host(), mode);
@@ -135,17 +207,33 @@ fn check<T: Real>(
     input: (&'static str, usize),
     packed: usize,
     output: (&'static str, usize),
-    scratch: &ViewMut<'_, T>,
+    scratch: usize,
+    prologue: Option<&Prologue<'_, T>>,
 ) -> Result<()> {
     shape.check()?;
     check_len(OP, input.0, shape.in_len(), input.1)?;
     check_len(OP, "packed weight", shape.weight_len(), packed)?;
     check_len(OP, output.0, shape.out_len(), output.1)?;
     // One scratch memory serves many layers, so more than enough is fine.
-    if scratch.len() < shape.scratch_len() {
-        return Err(Error::Length { op: OP, operand: "scratch", expected: shape.scratch_len(), got: scratch.len() });
+    let expected = if prologue.is_some() { shape.fused_scratch_len() } else { shape.scratch_len() };
+    if scratch < expected {
+        return Err(Error::Length { op: OP, operand: "scratch", expected, got: scratch });
     }
-    Ok(())
+    prologue.map_or(Ok(()), |p| p.check(shape))
+}
+
+/// The input as the kernels read it, and the scratch memory that is left: through a prologue it is a copy at the end of `scratch`.
+fn read_through<'a, T: Real>(
+    shape: &Conv2dShape,
+    x: &'a [T],
+    prologue: Option<&Prologue<'_, T>>,
+    scratch: &'a mut [T],
+) -> (&'a [T], &'a mut [T]) {
+    let Some(prologue) = prologue else { return (x, scratch) };
+    let (scratch, copy) = scratch.split_at_mut(shape.scratch_len());
+    let copy = &mut copy[..shape.in_len()];
+    rows::normalize_all(prologue, x, copy);
+    (copy, scratch)
 }
 
 /// Adds up partial results that stand at the end of chunks of `scratch`, in order, into `out`.
@@ -172,3 +260,7 @@ fn n_weight_partials(shape: &Conv2dShape, n_splits: usize) -> usize {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod fused_tests;

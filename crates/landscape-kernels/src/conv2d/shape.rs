@@ -116,6 +116,11 @@ impl Conv2dShape {
         column::scratch_len(self).max(direct)
     }
 
+    /// Elements of scratch memory that the functions need at most where the input is read through a prologue.
+    pub fn fused_scratch_len(&self) -> usize {
+        self.scratch_len() + self.in_len()
+    }
+
     /// Input channels of one group.
     pub(super) fn in_group(&self) -> usize {
         self.in_channels / self.groups

@@ -6,7 +6,7 @@ use crate::naive::tools::{assert_close, bits, check_gradient, dot, on_pools, val
 use crate::simd::{Level, level};
 use proptest::prelude::*;
 
-const BASE: Conv2dShape = Conv2dShape {
+pub(super) const BASE: Conv2dShape = Conv2dShape {
     n: 2,
     in_channels: 3,
     in_size: [6, 5],
@@ -19,7 +19,7 @@ const BASE: Conv2dShape = Conv2dShape {
 };
 
 /// Input, weight, bias and output gradient.
-fn operands<T: Real>(s: &Conv2dShape) -> [Vec<T>; 4] {
+pub(super) fn operands<T: Real>(s: &Conv2dShape) -> [Vec<T>; 4] {
     [values(s.in_len(), 1), values(s.weight_len(), 2), values(s.out_channels, 3), values(s.out_len(), 4)]
 }
 
@@ -101,7 +101,7 @@ proptest! {
 }
 
 /// Shapes at which blocks of pixels, of channels and of images meet.
-fn edges() -> Vec<Conv2dShape> {
+pub(super) fn edges() -> Vec<Conv2dShape> {
     let square = |n, c, o, size, k, stride, padding| Conv2dShape {
         n,
         in_channels: c,

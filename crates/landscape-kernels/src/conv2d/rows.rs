@@ -1,0 +1,273 @@
+//! The loops of the fused passes, over rows of channels: normalise, finish, gate, and add up. Narrow rows are read several at a time.
+
+use super::fuse::{Activation, Epilogue, Gate, GradientEpilogue, Prologue};
+use crate::memory::{Real, View};
+use crate::parallel::{CHUNK, for_each_chunk_mut};
+use crate::reduce::{rows_per_wide_row, tile};
+use crate::simd::multiversion;
+use rayon::prelude::*;
+
+/// A [`Prologue`] with its channels repeated over a wide row.
+pub(super) struct Normalizer<T> {
+    mean: Vec<T>,
+    scale: Vec<T>,
+    shift: Vec<T>,
+    activation: Activation,
+}
+
+impl<T: Real> Normalizer<T> {
+    pub(super) fn new(prologue: &Prologue<'_, T>) -> Self {
+        let wide = |v: View<'_, T>| tile(v.host(), rows_per_wide_row(v.len()));
+        Normalizer { mean: wide(prologue.mean), scale: wide(prologue.scale), shift: wide(prologue.shift), activation: prologue.activation }
+    }
+
+    /// out = x′; `x` starts at the first channel of a pixel.
+    pub(super) fn apply(&self, x: &[T], out: &mut [T]) {
+        match self.activation {
+            Activation::None => normalize_rows(x, &self.mean, &self.scale, &self.shift, out),
+            Activation::Relu => normalize_relu_rows(x, &self.mean, &self.scale, &self.shift, out),
+        }
+    }
+}
+
+/// The end of an evaluation: y = activation(y + residual), where y already is the convolution with its bias.
+pub(super) fn finish<T: Real>(residual: Option<&[T]>, activation: Activation, y: &mut [T]) {
+    match (residual, activation) {
+        (None, Activation::None) => {}
+        (None, Activation::Relu) => relu_rows(y),
+        (Some(r), Activation::None) => y.iter_mut().zip(r).for_each(|(y, &r)| *y += r),
+        (Some(r), Activation::Relu) => add_relu_rows(r, y),
+    }
+}
+
+/// A [`GradientEpilogue`] with its channels repeated over a wide row.
+pub(super) struct Gater<'a, T> {
+    x: &'a [T],
+    mean: Vec<T>,
+    scale: Vec<T>,
+    shift: Vec<T>,
+    gate: Gate<'a, T>,
+}
+
+impl<'a, T: Real> Gater<'a, T> {
+    pub(super) fn new(epilogue: &GradientEpilogue<'a, T>) -> Self {
+        let wide = |v: View<'_, T>| tile(v.host(), rows_per_wide_row(v.len()));
+        let (scale, shift) = match epilogue.gate {
+            Gate::Normalized { scale, shift } => (wide(scale), wide(shift)),
+            Gate::Open | Gate::Stored { .. } => (Vec::new(), Vec::new()),
+        };
+        Gater { x: epilogue.x.host(), mean: wide(epilogue.mean), scale, shift, gate: epilogue.gate }
+    }
+
+    /// Length of the sums that [`Gater::apply`] adds to.
+    pub(super) fn width(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// Gates `dx`, which starts at element `start` (a multiple of the channels) of the whole, and adds to the wide sums of it and of
+    /// its products with x − mean.
+    pub(super) fn apply(&self, start: usize, dx: &mut [T], sums: &mut [f64], products: &mut [f64]) {
+        let x = &self.x[start..start + dx.len()];
+        match self.gate {
+            Gate::Open => {}
+            Gate::Normalized { .. } => gate_normalized_rows(x, &self.mean, &self.scale, &self.shift, dx),
+            Gate::Stored { y } => gate_stored_rows(&y.host()[start..start + dx.len()], dx),
+        }
+        add_gradient_moments(x, &self.mean, dx, sums, products);
+    }
+}
+
+/// Adds up wide sums of several parts, in order, and folds the copies of a channel.
+fn fold_wide<'a>(channels: usize, parts: impl Iterator<Item = &'a [f64]>, out: &mut [f64]) {
+    out.fill(0.0);
+    for part in parts {
+        for row in part.chunks_exact(channels) {
+            out.iter_mut().zip(row).for_each(|(o, v)| *o += v);
+        }
+    }
+}
+
+/// Mean, and sum of squared distances from it, of every channel over some rows.
+pub(super) struct Moments {
+    n_rows: f64,
+    mean: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Moments {
+    /// Of the rows of `y`, of which there is at least one: sums about the first row, in double precision.
+    pub(super) fn of<T: Real>(channels: usize, y: &[T]) -> Self {
+        let shift: Vec<f64> = y[..channels].iter().map(|v| v.to_f64()).collect();
+        let wide = tile(&shift, rows_per_wide_row(channels));
+        let (mut sums, mut products) = (vec![0.0; wide.len()], vec![0.0; wide.len()]);
+        add_moments(y, &wide, &mut sums, &mut products);
+        let (mut mean, mut squares) = (vec![0.0; channels], vec![0.0; channels]);
+        fold_wide(channels, [&sums[..]].into_iter(), &mut mean);
+        fold_wide(channels, [&products[..]].into_iter(), &mut squares);
+        let n_rows = (y.len() / channels) as f64;
+        for c in 0..channels {
+            let d = mean[c] / n_rows;
+            squares[c] -= d * mean[c];
+            mean[c] = shift[c] + d;
+        }
+        Moments { n_rows, mean, squares }
+    }
+
+    /// Those of both sets of rows (Chan, Golub and LeVeque 1983).
+    fn merge(&mut self, other: &Moments) {
+        let n_rows = self.n_rows + other.n_rows;
+        for c in 0..self.mean.len() {
+            let d = other.mean[c] - self.mean[c];
+            self.mean[c] += d * other.n_rows / n_rows;
+            self.squares[c] += other.squares[c] + d * d * self.n_rows * other.n_rows / n_rows;
+        }
+        self.n_rows = n_rows;
+    }
+
+    /// Mean and biased variance of all parts, merged in order.
+    pub(super) fn store_merged<T: Real>(parts: Vec<Moments>, mean: &mut [T], var: &mut [T]) {
+        let mut parts = parts.into_iter();
+        let Some(mut all) = parts.next() else { return };
+        parts.for_each(|part| all.merge(&part));
+        all.store(mean, var);
+    }
+
+    /// Mean and biased variance.
+    fn store<T: Real>(&self, mean: &mut [T], var: &mut [T]) {
+        for c in 0..self.mean.len() {
+            mean[c] = T::from_f64(self.mean[c]);
+            let v = self.squares[c] / self.n_rows;
+            // Rounding may leave a tiny negative number; NaN must stay NaN, which `f64::max` would lose.
+            var[c] = T::from_f64(if v < 0.0 { 0.0 } else { v });
+        }
+    }
+}
+
+/// out = x′, in parallel.
+pub(super) fn normalize_all<T: Real>(prologue: &Prologue<'_, T>, x: &[T], out: &mut [T]) {
+    let normalizer = Normalizer::new(prologue);
+    let chunk = whole_rows(prologue.mean.len());
+    for_each_chunk_mut(out, chunk, |idx, out| normalizer.apply(&x[idx * chunk..idx * chunk + out.len()], out));
+}
+
+/// The epilogue of a whole y.
+pub(super) fn finish_all<T: Real>(channels: usize, y: &mut [T], epilogue: Epilogue<'_, T>) {
+    let chunk = whole_rows(channels);
+    match epilogue {
+        Epilogue::None => {}
+        Epilogue::Pointwise { residual, activation } => for_each_chunk_mut(y, chunk, |idx, y| {
+            finish(residual.map(|r| &r.host()[idx * chunk..idx * chunk + y.len()]), activation, y);
+        }),
+        Epilogue::Statistics { mean, var } => {
+            let parts: Vec<Moments> = y.par_chunks(chunk).map(|y| Moments::of(channels, y)).collect();
+            Moments::store_merged(parts, mean.host(), var.host());
+        }
+    }
+}
+
+/// The epilogue of a whole dx.
+pub(super) fn gate_all<T: Real>(channels: usize, dx: &mut [T], epilogue: GradientEpilogue<'_, T>) {
+    let gater = Gater::new(&epilogue);
+    let (width, chunk) = (gater.width(), whole_rows(channels));
+    let parts: Vec<Vec<f64>> = dx
+        .par_chunks_mut(chunk)
+        .enumerate()
+        .map(|(idx, dx)| {
+            let mut both = vec![0.0; 2 * width];
+            let (sums, products) = both.split_at_mut(width);
+            gater.apply(idx * chunk, dx, sums, products);
+            both
+        })
+        .collect();
+    fold_wide(channels, parts.iter().map(|p| &p[..width]), epilogue.sums.host());
+    fold_wide(channels, parts.iter().map(|p| &p[width..]), epilogue.products.host());
+}
+
+/// Elements of whole rows that make one task.
+fn whole_rows(channels: usize) -> usize {
+    (CHUNK / channels).max(1) * channels
+}
+
+multiversion! {
+    fn normalize_rows<T>(x: &[T], mean: &[T], scale: &[T], shift: &[T], out: &mut [T]) {
+        let width = mean.len();
+        for (x, out) in x.chunks(width).zip(out.chunks_mut(width)) {
+            for ((((o, &x), &m), &s), &b) in out.iter_mut().zip(x).zip(mean).zip(scale).zip(shift) {
+                *o = (x - m) * s + b;
+            }
+        }
+    }
+}
+
+multiversion! {
+    fn normalize_relu_rows<T>(x: &[T], mean: &[T], scale: &[T], shift: &[T], out: &mut [T]) {
+        let width = mean.len();
+        for (x, out) in x.chunks(width).zip(out.chunks_mut(width)) {
+            for ((((o, &x), &m), &s), &b) in out.iter_mut().zip(x).zip(mean).zip(scale).zip(shift) {
+                let v = (x - m) * s + b;
+                *o = if v <= T::ZERO { T::ZERO } else { v };
+            }
+        }
+    }
+}
+
+multiversion! {
+    fn relu_rows<T>(y: &mut [T]) {
+        for y in y {
+            *y = if *y <= T::ZERO { T::ZERO } else { *y };
+        }
+    }
+}
+
+multiversion! {
+    fn add_relu_rows<T>(residual: &[T], y: &mut [T]) {
+        for (y, &r) in y.iter_mut().zip(residual) {
+            let v = *y + r;
+            *y = if v <= T::ZERO { T::ZERO } else { v };
+        }
+    }
+}
+
+multiversion! {
+    fn gate_normalized_rows<T>(x: &[T], mean: &[T], scale: &[T], shift: &[T], dx: &mut [T]) {
+        let width = mean.len();
+        for (x, dx) in x.chunks(width).zip(dx.chunks_mut(width)) {
+            for ((((d, &x), &m), &s), &b) in dx.iter_mut().zip(x).zip(mean).zip(scale).zip(shift) {
+                *d = if (x - m) * s + b <= T::ZERO { T::ZERO } else { *d };
+            }
+        }
+    }
+}
+
+multiversion! {
+    fn gate_stored_rows<T>(y: &[T], dx: &mut [T]) {
+        for (d, &y) in dx.iter_mut().zip(y) {
+            *d = if y <= T::ZERO { T::ZERO } else { *d };
+        }
+    }
+}
+
+multiversion! {
+    fn add_gradient_moments<T>(x: &[T], mean: &[T], dx: &[T], sums: &mut [f64], products: &mut [f64]) {
+        let width = mean.len();
+        for (x, dx) in x.chunks(width).zip(dx.chunks(width)) {
+            for ((((s, q), &x), &g), &m) in sums.iter_mut().zip(products.iter_mut()).zip(x).zip(dx).zip(mean) {
+                let g = g.to_f64();
+                *s += g;
+                *q += g * (x.to_f64() - m.to_f64());
+            }
+        }
+    }
+}
+
+multiversion! {
+    fn add_moments<T>(y: &[T], shift: &[f64], sums: &mut [f64], squares: &mut [f64]) {
+        for row in y.chunks(shift.len()) {
+            for (((s, q), v), k) in sums.iter_mut().zip(squares.iter_mut()).zip(row).zip(shift) {
+                let d = v.to_f64() - k;
+                *s += d;
+                *q += d * d;
+            }
+        }
+    }
+}
