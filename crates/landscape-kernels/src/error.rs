@@ -1,5 +1,7 @@
 //! What can go wrong in a kernel call.
 
+use crate::simd::Level;
+
 /// The result of a kernel call.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -45,6 +47,25 @@ pub enum Error {
     /// A device name that cannot be read.
     #[error("device must be `cpu` or `cuda:N`, got `{0}`")]
     UnknownDevice(String),
+    /// A name of an instruction set that cannot be read.
+    #[error("kernels must be `avx512`, `avx2` or `portable`, got `{0}`")]
+    UnknownLevel(String),
+    /// An instruction set that this processor lacks.
+    #[error("this processor has no `{wanted}`: the best that it has is `{best}`")]
+    LevelMissing {
+        /// What was asked for.
+        wanted: Level,
+        /// What there is.
+        best: Level,
+    },
+    /// Kernels have run at another level already.
+    #[error("kernels cannot change to `{wanted}`: this process runs `{fixed}` already")]
+    LevelFixed {
+        /// What was asked for.
+        wanted: Level,
+        /// What runs.
+        fixed: Level,
+    },
 }
 
 /// Fails unless `got` elements are what the shape asks for.

@@ -3,7 +3,6 @@
 //! One call runs on one thread; callers cut the work themselves, by shape, so that bits never depend on the thread count.
 
 use crate::memory::{Accumulate, Real};
-use crate::simd::Level;
 
 /// Length of the summed dimension that one sum goes over; longer ones are sums of sums, which round less.
 const SEGMENT: usize = 256;
@@ -115,9 +114,5 @@ unsafe fn segment<T: Real>(dims: Dims, a: (*const T, Strides), b: (*const T, Str
 /// assert!(["avx512", "avx2", "portable"].contains(&landscape_kernels::gemm::kernel_path()));
 /// ```
 pub fn kernel_path() -> &'static str {
-    match crate::simd::level() {
-        Level::Avx512 => "avx512",
-        Level::Avx2 => "avx2",
-        Level::Portable => "portable",
-    }
+    crate::simd::level().name()
 }

@@ -19,8 +19,8 @@ mod naive;
 
 pub mod gemm;
 pub mod parallel;
+pub mod simd;
 mod reduce;
-mod simd;
 
 pub mod linear;
 pub mod conv2d;

@@ -181,6 +181,7 @@ mod tests {
     use crate::error::Error;
     use crate::naive::linear as naive;
     use crate::naive::tools::{assert_close, bits, check_gradient, dot, on_pools, values};
+    use crate::simd::tests::at_every_level;
     use proptest::prelude::*;
 
     fn shape(n_rows: usize, in_features: usize, out_features: usize) -> LinearShape {
@@ -234,10 +235,12 @@ mod tests {
 
     #[test]
     fn equals_naive_where_tiles_meet() {
-        for s in [shape(300, 17, 150), shape(3, 300, 10), shape(1, 1, 1), shape(520, 5, 129)] {
-            matches_naive::<f32>(&s);
-            matches_naive::<f64>(&s);
-        }
+        at_every_level(|| {
+            for s in [shape(300, 17, 150), shape(3, 300, 10), shape(1, 1, 1), shape(520, 5, 129)] {
+                matches_naive::<f32>(&s);
+                matches_naive::<f64>(&s);
+            }
+        });
     }
 
     proptest! {

@@ -2,6 +2,8 @@
 
 use crate::memory::Real;
 use crate::parallel::CHUNK;
+use crate::simd::level;
+use crate::simd::tests::pool_at;
 use std::fmt::Debug;
 
 /// Lengths about which element-wise kernels may go wrong: none, one, vector tails, one chunk and a bit more.
@@ -24,9 +26,9 @@ pub(crate) fn bits<T: Real>(values: &[T]) -> Vec<u64> {
     values.iter().map(|v| v.to_f64().to_bits()).collect()
 }
 
-/// Runs `f` on pools of 1, 2 and 3 threads; fails unless the results are equal.
+/// Runs `f` on pools of 1, 2 and 3 threads, at the caller's level; fails unless the results are equal.
 pub(crate) fn on_pools<R: PartialEq + Debug + Send>(f: impl Fn() -> R + Sync) {
-    let run = |n_threads| rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("a pool").install(&f);
+    let run = |n_threads| pool_at(level(), n_threads).install(&f);
     let one = run(1);
     for n_threads in [2, 3] {
         assert!(run(n_threads) == one, "{n_threads} threads give other bits than 1");
