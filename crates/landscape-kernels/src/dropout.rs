@@ -20,6 +20,15 @@ pub struct DropoutMask {
     pub first_idx: u64,
 }
 
+impl DropoutMask {
+    /// What a kernel works with: the state that counters are added to, the first counter, and the least 53-bit number that is kept.
+    pub fn words(&self) -> [u64; 3] {
+        // u ≥ p with u = bits/2⁵³ says the same as bits ≥ ⌈p·2⁵³⌉, exactly: the product with a power of two does not round.
+        let threshold = (self.p * (1_u64 << 53) as f64).ceil() as u64;
+        [mix(self.seed), self.first_idx, threshold]
+    }
+}
+
 /// y_i = x_i/(1 − p) where kept, else exactly 0.
 ///
 /// Element i is kept iff u_i ≥ p, with u_i in [0, 1) the top 53 bits of the SplitMix64 output number first_idx + i + 1 from the state
@@ -64,15 +73,13 @@ fn apply<T: Real>(op: &'static str, mask: &DropoutMask, x: View<'_, T>, y: ViewM
     if !(0.0..=1.0).contains(&mask.p) {
         return Err(shape_error(op, format!("`p` must be at least 0 and at most 1, got {}", mask.p)));
     }
-    // u ≥ p with u = bits/2⁵³ says the same as bits ≥ ⌈p·2⁵³⌉, exactly: the product with a power of two does not round.
-    let threshold = (mask.p * (1_u64 << 53) as f64).ceil() as u64;
+    let [state, first_idx, threshold] = mask.words();
     // With p = 1 nothing is kept and the scale is never used.
     let scale = T::from_f64(1.0 / (1.0 - mask.p));
-    let state = mix(mask.seed);
     let x = x.host();
     for_each_chunk_mut(y.host(), CHUNK, |idx, y| {
         let start = idx * CHUNK;
-        let first = mask.first_idx.wrapping_add(start as u64);
+        let first = first_idx.wrapping_add(start as u64);
         mask_chunk(state, first, threshold, scale, &x[start..start + y.len()], y, mode);
     });
     Ok(())
