@@ -20,6 +20,7 @@ use crate::error::{Error, Result, check_len};
 use crate::linear::store_column_sums;
 use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::parallel::for_each_chunk_mut;
+use rows::Normalizer;
 use shape::OP;
 
 /// y = x ∗ weight + bias (cross-correlation, as in PyTorch).
@@ -81,15 +82,21 @@ pub fn forward_fused<T: Real>(
     }
     epilogue.check(shape)?;
     let (packed, bias, y) = (packed.host(), bias.map(View::host), y.host());
-    let (x, scratch) = read_through(shape, x.host(), prologue.as_ref(), scratch.host());
-    if shape.is_depthwise() {
-        depthwise::forward(shape, x, packed, bias, y);
-    } else if direct::applies::<T>(shape) {
-        direct::forward(shape, x, direct::Weights::Packed(packed), bias, y, Accumulate::Overwrite, scratch);
-    } else {
-        column::forward(shape, x, packed, bias, y, Accumulate::Overwrite, scratch);
-    }
-    rows::finish_all(shape.out_channels, y, epilogue);
+    rows::with_epilogue(shape.out_channels, epilogue, |each| {
+        if direct::applies::<T>(shape) {
+            let normalizer = prologue.as_ref().map(Normalizer::new);
+            let weights = direct::Weights::Packed(packed);
+            let call = direct::Forward { s: shape, x: x.host(), normalizer, weights, bias, mode: Accumulate::Overwrite };
+            return direct::forward(&call, y, scratch.host(), each);
+        }
+        let (x, scratch) = read_through(shape, x.host(), prologue.as_ref(), scratch.host());
+        if shape.is_depthwise() {
+            depthwise::forward(shape, x, packed, bias, y);
+        } else {
+            column::forward(shape, x, packed, bias, y, Accumulate::Overwrite, scratch);
+        }
+        rows::for_all_parts(shape.out_channels, y, each)
+    });
     Ok(())
 }
 
@@ -130,20 +137,19 @@ pub fn backward_input_fused<T: Real>(
     check::<T>(shape, ("dx", dx.len()), packed.len(), ("dy", dy.len()), scratch.len(), None)?;
     epilogue.as_ref().map_or(Ok(()), |e| e.check(shape))?;
     let (packed, dy, dx, scratch) = (packed.host(), dy.host(), dx.host(), scratch.host());
-    if shape.is_depthwise() {
-        depthwise::backward_input(shape, packed, dy, dx, mode);
-    } else {
+    rows::with_gradient_epilogue(shape.in_channels, epilogue, |each| {
         match shape.transposed().filter(|_| !shape.is_pointwise()) {
+            _ if shape.is_depthwise() => depthwise::backward_input(shape, packed, dy, dx, mode),
             Some(transposed) if direct::applies::<T>(&transposed) => {
-                direct::forward(&transposed, dy, direct::Weights::Flipped(packed), None, dx, mode, scratch);
+                let weights = direct::Weights::Flipped(packed);
+                let call = direct::Forward { s: &transposed, x: dy, normalizer: None, weights, bias: None, mode };
+                return direct::forward(&call, dx, scratch, each);
             }
             Some(transposed) => column::backward_input_stride_one(shape, &transposed, packed, dy, dx, mode, scratch),
             None => column::backward_input(shape, packed, dy, dx, mode, scratch),
         }
-    }
-    if let Some(epilogue) = epilogue {
-        rows::gate_all(shape.in_channels, dx, epilogue);
-    }
+        rows::for_all_parts(shape.in_channels, dx, each)
+    });
     Ok(())
 }
 
@@ -186,15 +192,18 @@ pub fn backward_weight_fused<T: Real>(
 ) -> Result<()> {
     check(shape, ("x", x.len()), dpacked.len(), ("dy", dy.len()), scratch.len(), prologue.as_ref())?;
     let (dy, dpacked) = (dy.host(), dpacked.host());
-    let (x, scratch) = read_through(shape, x.host(), prologue.as_ref(), scratch.host());
     if let Some(dbias) = dbias {
         check_len(OP, "dbias", shape.out_channels, dbias.len())?;
         store_column_sums(shape.out_channels, dy, dbias.host(), mode);
     }
+    if direct::applies::<T>(shape) {
+        let call = direct::BackwardWeight { s: shape, x: x.host(), normalizer: prologue.as_ref().map(Normalizer::new), dy };
+        direct::backward_weight(&call, dpacked, scratch.host());
+        return Ok(());
+    }
+    let (x, scratch) = read_through(shape, x.host(), prologue.as_ref(), scratch.host());
     if shape.is_depthwise() {
         depthwise::backward_weight(shape, x, dy, dpacked, scratch);
-    } else if direct::applies::<T>(shape) {
-        direct::backward_weight(shape, x, dy, dpacked, scratch);
     } else {
         column::backward_weight(shape, x, dy, dpacked, scratch);
     }

@@ -6,9 +6,11 @@ use crate::parallel::{CHUNK, for_each_chunk_mut};
 use crate::reduce::{rows_per_wide_row, tile};
 use crate::simd::multiversion;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// A [`Prologue`] with its channels repeated over a wide row.
 pub(super) struct Normalizer<T> {
+    n_channels: usize,
     mean: Vec<T>,
     scale: Vec<T>,
     shift: Vec<T>,
@@ -18,7 +20,13 @@ pub(super) struct Normalizer<T> {
 impl<T: Real> Normalizer<T> {
     pub(super) fn new(prologue: &Prologue<'_, T>) -> Self {
         let wide = |v: View<'_, T>| tile(v.host(), rows_per_wide_row(v.len()));
-        Normalizer { mean: wide(prologue.mean), scale: wide(prologue.scale), shift: wide(prologue.shift), activation: prologue.activation }
+        Normalizer {
+            n_channels: prologue.mean.len(),
+            mean: wide(prologue.mean),
+            scale: wide(prologue.scale),
+            shift: wide(prologue.shift),
+            activation: prologue.activation,
+        }
     }
 
     /// out = x′; `x` starts at the first channel of a pixel.
@@ -27,6 +35,14 @@ impl<T: Real> Normalizer<T> {
             Activation::None => normalize_rows(x, &self.mean, &self.scale, &self.shift, out),
             Activation::Relu => normalize_relu_rows(x, &self.mean, &self.scale, &self.shift, out),
         }
+    }
+
+    /// The same for a block of channels of every pixel of `x` that comes `step` after the last.
+    pub(super) fn apply_pixels(&self, x: &[T], step: usize, channels: &Range<usize>, out: &mut [T]) {
+        let n_channels = self.n_channels;
+        let (first, len) = (channels.start, channels.len());
+        let [mean, scale, shift] = [&self.mean, &self.scale, &self.shift].map(|v| &v[channels.clone()]);
+        normalize_pixels(x, step * n_channels, first, len, mean, scale, shift, self.activation, out);
     }
 }
 
@@ -125,8 +141,7 @@ impl Moments {
     }
 
     /// Mean and biased variance of all parts, merged in order.
-    pub(super) fn store_merged<T: Real>(parts: Vec<Moments>, mean: &mut [T], var: &mut [T]) {
-        let mut parts = parts.into_iter();
+    fn store_merged<T: Real>(mut parts: impl Iterator<Item = Moments>, mean: &mut [T], var: &mut [T]) {
         let Some(mut all) = parts.next() else { return };
         parts.for_each(|part| all.merge(&part));
         all.store(mean, var);
@@ -150,37 +165,54 @@ pub(super) fn normalize_all<T: Real>(prologue: &Prologue<'_, T>, x: &[T], out: &
     for_each_chunk_mut(out, chunk, |idx, out| normalizer.apply(&x[idx * chunk..idx * chunk + out.len()], out));
 }
 
-/// The epilogue of a whole y.
-pub(super) fn finish_all<T: Real>(channels: usize, y: &mut [T], epilogue: Epilogue<'_, T>) {
-    let chunk = whole_rows(channels);
+/// What is to be done to every part of a result as soon as it is there, and its place; whole rows of channels.
+pub(super) type Each<'a, T, R> = &'a (dyn Fn(usize, &mut [T]) -> R + Sync);
+
+/// Computes y by `run`, which calls what it is given for all parts of y and returns the answers in order.
+pub(super) fn with_epilogue<T: Real>(
+    channels: usize,
+    epilogue: Epilogue<'_, T>,
+    run: impl FnOnce(Each<'_, T, Option<Moments>>) -> Vec<Option<Moments>>,
+) {
     match epilogue {
-        Epilogue::None => {}
-        Epilogue::Pointwise { residual, activation } => for_each_chunk_mut(y, chunk, |idx, y| {
-            finish(residual.map(|r| &r.host()[idx * chunk..idx * chunk + y.len()]), activation, y);
-        }),
+        Epilogue::None => drop(run(&|_, _| None)),
+        Epilogue::Pointwise { residual, activation } => drop(run(&|start, y| {
+            finish(residual.map(|r| &r.host()[start..start + y.len()]), activation, y);
+            None
+        })),
         Epilogue::Statistics { mean, var } => {
-            let parts: Vec<Moments> = y.par_chunks(chunk).map(|y| Moments::of(channels, y)).collect();
-            Moments::store_merged(parts, mean.host(), var.host());
+            let parts = run(&|_, y| Some(Moments::of(channels, y)));
+            Moments::store_merged(parts.into_iter().flatten(), mean.host(), var.host());
         }
     }
 }
 
-/// The epilogue of a whole dx.
-pub(super) fn gate_all<T: Real>(channels: usize, dx: &mut [T], epilogue: GradientEpilogue<'_, T>) {
+/// Computes dx by `run`, as [`with_epilogue`].
+pub(super) fn with_gradient_epilogue<T: Real>(
+    channels: usize,
+    epilogue: Option<GradientEpilogue<'_, T>>,
+    run: impl FnOnce(Each<'_, T, Vec<f64>>) -> Vec<Vec<f64>>,
+) {
+    let Some(epilogue) = epilogue else {
+        run(&|_, _| Vec::new());
+        return;
+    };
     let gater = Gater::new(&epilogue);
-    let (width, chunk) = (gater.width(), whole_rows(channels));
-    let parts: Vec<Vec<f64>> = dx
-        .par_chunks_mut(chunk)
-        .enumerate()
-        .map(|(idx, dx)| {
-            let mut both = vec![0.0; 2 * width];
-            let (sums, products) = both.split_at_mut(width);
-            gater.apply(idx * chunk, dx, sums, products);
-            both
-        })
-        .collect();
+    let width = gater.width();
+    let parts = run(&|start, dx| {
+        let mut both = vec![0.0; 2 * width];
+        let (sums, products) = both.split_at_mut(width);
+        gater.apply(start, dx, sums, products);
+        both
+    });
     fold_wide(channels, parts.iter().map(|p| &p[..width]), epilogue.sums.host());
     fold_wide(channels, parts.iter().map(|p| &p[width..]), epilogue.products.host());
+}
+
+/// Calls `each` for all parts of a whole result.
+pub(super) fn for_all_parts<T: Real, R: Send>(channels: usize, y: &mut [T], each: Each<'_, T, R>) -> Vec<R> {
+    let chunk = whole_rows(channels);
+    y.par_chunks_mut(chunk).enumerate().map(|(idx, y)| each(idx * chunk, y)).collect()
 }
 
 /// Elements of whole rows that make one task.
@@ -206,6 +238,17 @@ multiversion! {
             for ((((o, &x), &m), &s), &b) in out.iter_mut().zip(x).zip(mean).zip(scale).zip(shift) {
                 let v = (x - m) * s + b;
                 *o = if v <= T::ZERO { T::ZERO } else { v };
+            }
+        }
+    }
+}
+
+multiversion! {
+    fn normalize_pixels<T>(x: &[T], step: usize, first: usize, len: usize, mean: &[T], scale: &[T], shift: &[T], activation: Activation, out: &mut [T]) {
+        for (x, out) in x.chunks(step).zip(out.chunks_exact_mut(len)) {
+            for ((((o, &x), &m), &s), &b) in out.iter_mut().zip(&x[first..first + len]).zip(mean).zip(scale).zip(shift) {
+                let v = (x - m) * s + b;
+                *o = if activation == Activation::Relu && v <= T::ZERO { T::ZERO } else { v };
             }
         }
     }

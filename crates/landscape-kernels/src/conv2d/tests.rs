@@ -3,7 +3,7 @@
 use super::*;
 use crate::naive::conv2d as naive;
 use crate::naive::tools::{assert_close, bits, check_gradient, dot, on_pools, values};
-use crate::simd::{Level, level};
+use crate::simd::tests::at_every_level;
 use proptest::prelude::*;
 
 pub(super) const BASE: Conv2dShape = Conv2dShape {
@@ -121,6 +121,11 @@ pub(super) fn edges() -> Vec<Conv2dShape> {
         square(3, 130, 48, 4, 3, 1, 1),
         square(2, 70, 33, 5, 2, 1, 0),
         square(7, 20, 40, 6, 1, 1, 0),
+        square(4, 40, 24, 7, 1, 2, 0),
+        square(6, 70, 8, 7, 1, 3, 0),
+        square(9, 3, 64, 7, 3, 1, 1),
+        square(9, 160, 16, 2, 3, 1, 1),
+        square(9, 4, 12, 9, 3, 2, 1),
         Conv2dShape { dilation: [2, 2], ..square(3, 10, 18, 9, 3, 1, 2) },
         Conv2dShape { groups: 2, ..square(3, 12, 20, 7, 3, 1, 1) },
     ]
@@ -128,29 +133,31 @@ pub(super) fn edges() -> Vec<Conv2dShape> {
 
 #[test]
 fn equals_naive_where_blocks_meet() {
-    for s in edges() {
-        matches_naive::<f32>(&s);
-        matches_naive::<f64>(&s);
-    }
+    at_every_level(|| {
+        for s in edges() {
+            matches_naive::<f32>(&s);
+            matches_naive::<f64>(&s);
+        }
+    });
 }
 
 #[test]
 fn columns_and_direct_kernel_agree() {
-    if level() != Level::Avx512 {
-        return;
-    }
-    for s in edges().into_iter().filter(direct::applies::<f32>) {
+    for s in edges().into_iter().filter(direct::fits) {
         let [x, w, b, g] = operands::<f32>(&s);
         let mut packed = vec![0.0; w.len()];
         pack_weight(&s, (&w).into(), (&mut packed).into()).unwrap();
         let [mut y, mut y_direct] = [(); 2].map(|()| vec![0.5; s.out_len()]);
         column::forward(&s, &x, &packed, Some(&b), &mut y, Accumulate::Overwrite, &mut scratch(&s));
         let weights = direct::Weights::Packed(&packed[..]);
-        direct::forward(&s, &x, weights, Some(&b), &mut y_direct, Accumulate::Overwrite, &mut scratch(&s));
+        let call = direct::Forward { s: &s, x: &x, normalizer: None, weights, bias: Some(&b), mode: Accumulate::Overwrite };
+        let starts = direct::forward(&call, &mut y_direct, &mut scratch(&s), |start, y| (start, y.len()));
         assert_close(&y_direct, &y, 500.0);
+        // Every part of the result is seen once, in order.
+        assert_eq!(starts.iter().fold(0, |end, &(start, len)| if start == end { start + len } else { usize::MAX }), y.len());
         let [mut dw, mut dw_direct] = [(); 2].map(|()| vec![0.5; s.weight_len()]);
         column::backward_weight(&s, &x, &g, &mut dw, &mut scratch(&s));
-        direct::backward_weight(&s, &x, &g, &mut dw_direct, &mut scratch(&s));
+        direct::backward_weight(&direct::BackwardWeight { s: &s, x: &x, normalizer: None, dy: &g }, &mut dw_direct, &mut scratch(&s));
         assert_close(&dw_direct, &dw, 500.0);
         let [mut dx, mut dx_scattered] = [(); 2].map(|()| vec![0.5; s.in_len()]);
         column::backward_input(&s, &packed, &g, &mut dx_scattered, Accumulate::Add, &mut scratch(&s));
@@ -218,9 +225,11 @@ fn an_example_does_not_depend_on_its_batch() {
 
 #[test]
 fn threads_do_not_change_bits() {
-    for s in edges() {
-        on_pools(|| all::<f32>(&s).map(|v| bits(&v)));
-    }
+    at_every_level(|| {
+        for s in edges() {
+            on_pools(|| all::<f32>(&s).map(|v| bits(&v)));
+        }
+    });
     let depthwise = Conv2dShape { n: 5, in_channels: 8, out_channels: 8, groups: 8, in_size: [40, 40], ..BASE };
     on_pools(|| all::<f32>(&depthwise).map(|v| bits(&v)));
     on_pools(|| all::<f64>(&Conv2dShape { n: 9, in_size: [30, 30], in_channels: 16, ..BASE }).map(|v| bits(&v)));

@@ -1,0 +1,176 @@
+//! How a convolution is cut for the direct kernel: groups of images, blocks of input channels, and where everything lies in the copy
+//! of a group's images with their border.
+
+use super::super::rows::Normalizer;
+use super::super::shape::Conv2dShape;
+use crate::memory::Real;
+use crate::parallel::{n_splits, split_range};
+use std::ops::Range;
+
+/// Input channels of a block at most: with 32 outputs and nine taps its weights are 74 KB, which fit in the second-level cache.
+const INPUTS: usize = 64;
+/// Elements that the copy of a group of images aims at, for one block of inputs: 192 KiB.
+const COPY: usize = 48 * 1024;
+/// Elements of a group's outputs that still fit beside it.
+const OUTPUTS: usize = 128 * 1024;
+/// Output pixels below which a group does not pay for reading the weights.
+const PIXELS: usize = 128;
+/// Elements of the copy of one image above which columns are used, which cut an image into rows.
+const MAX_IMAGE: usize = 256 * 1024;
+/// Elements behind the images that a block may read without using them.
+const SLACK: usize = 32;
+
+/// The cuts; a function of the shape alone.
+pub(super) struct Geometry {
+    /// Rows and columns of an image's copy.
+    size: [usize; 2],
+    /// Steps of the kernel in the copy.
+    stride: [usize; 2],
+    /// Steps between the pixels that are copied: more than one where a kernel of one pixel leaves out the others.
+    take: [usize; 2],
+    /// Input channels of a block.
+    inputs: usize,
+    /// Groups of images.
+    pub(super) n_groups: usize,
+    /// Images of the largest group.
+    pub(super) images: usize,
+}
+
+impl Geometry {
+    pub(super) fn new(s: &Conv2dShape) -> Self {
+        let n_blocks = s.in_channels.div_ceil(INPUTS);
+        let inputs = s.in_channels.div_ceil(n_blocks);
+        let leaves_out = s.kernel_size == [1, 1] && s.padding == [0, 0];
+        let (size, stride, take) =
+            if leaves_out { (s.out_size(), [1, 1], s.stride) } else { ([0, 1].map(|d| s.in_size[d] + 2 * s.padding[d]), s.stride, [1, 1]) };
+        let [height, width] = s.out_size();
+        let (copy, outputs) = (size[0] * size[1] * inputs, height * width * s.out_channels);
+        let images = (COPY / copy).min(OUTPUTS / outputs).max(PIXELS.div_ceil(height * width)).clamp(1, s.n.max(1));
+        // An even number of groups keeps two threads busy alike.
+        let n_groups = s.n.div_ceil(images).next_multiple_of(2).clamp(1, s.n.max(1));
+        Geometry { size, stride, take, inputs, n_groups, images: s.n.div_ceil(n_groups) }
+    }
+
+    /// Whether an image's copy is small enough.
+    pub(super) fn fits(&self) -> bool {
+        self.size[0] * self.size[1] * self.inputs <= MAX_IMAGE
+    }
+
+    /// Tasks that groups are dealt to; each needs a copy at a time.
+    pub(super) fn splits(&self) -> usize {
+        n_splits(self.n_groups, 1)
+    }
+
+    /// The groups of a task.
+    pub(super) fn groups_of(&self, split: usize, n_splits: usize) -> Range<usize> {
+        split_range(self.n_groups, n_splits, split)
+    }
+
+    /// The images of a group: never more than the group before has.
+    pub(super) fn images_of(&self, s: &Conv2dShape, group: usize) -> Range<usize> {
+        split_range(s.n, self.n_groups, group)
+    }
+
+    /// Elements of a copy, a multiple of the vector length.
+    pub(super) fn copy_len(&self) -> usize {
+        (self.images * self.size[0] * self.size[1] * self.inputs + SLACK).next_multiple_of(16)
+    }
+
+    /// The blocks of input channels.
+    pub(super) fn blocks(&self, s: &Conv2dShape) -> Vec<InputBlock> {
+        let c = s.in_channels;
+        (0..c).step_by(self.inputs).map(|first| self.block(s, first..c.min(first + self.inputs))).collect()
+    }
+
+    fn block(&self, s: &Conv2dShape, channels: Range<usize>) -> InputBlock {
+        let c = channels.len();
+        let [height, width] = s.out_size();
+        let pixel = |image: usize, i: usize, j: usize| ((image * self.size[0] + i) * self.size[1] + j) * c;
+        let mut offsets = Vec::with_capacity(self.images * height * width);
+        for image in 0..self.images {
+            for i in 0..height {
+                offsets.extend((0..width).map(|j| pixel(image, i * self.stride[0], j * self.stride[1])));
+            }
+        }
+        let [kh, kw] = s.kernel_size;
+        let runs = if s.dilation[1] == 1 {
+            (0..kh).map(|r| Run { offset: pixel(0, r * s.dilation[0], 0), len: kw * c }).collect()
+        } else {
+            let taps = (0..kh).flat_map(|r| (0..kw).map(move |t| (r, t)));
+            taps.map(|(r, t)| Run { offset: pixel(0, r * s.dilation[0], t * s.dilation[1]), len: c }).collect()
+        };
+        InputBlock { channels, offsets, runs }
+    }
+
+    /// Copies a block of channels of some images, through the prologue, with a border of zeros where `border` says that there is none
+    /// from a group before.
+    pub(super) fn fill<T: Real>(
+        &self,
+        s: &Conv2dShape,
+        x: &[T],
+        normalizer: Option<&Normalizer<T>>,
+        images: Range<usize>,
+        channels: &Range<usize>,
+        border: Border,
+        copy: &mut [T],
+    ) {
+        let c = channels.len();
+        let [in_height, in_width] = s.in_size;
+        let (row, padded_row) = (in_width * s.in_channels, self.size[1] * c);
+        let n_columns = in_width.div_ceil(self.take[1]);
+        let (left, middle) = (s.padding[1] * c, n_columns * c);
+        for (image, out) in images.zip(copy.chunks_exact_mut(self.size[0] * padded_row)) {
+            let x = &x[image * in_height * row..(image + 1) * in_height * row];
+            let mut lines = out.chunks_exact_mut(padded_row);
+            if border == Border::Missing {
+                lines.by_ref().take(s.padding[0]).for_each(|line| line.fill(T::ZERO));
+            } else {
+                lines.by_ref().take(s.padding[0]).for_each(drop);
+            }
+            for (x, line) in x.chunks_exact(row).step_by(self.take[0]).zip(lines.by_ref()) {
+                if border == Border::Missing {
+                    line[..left].fill(T::ZERO);
+                    line[left + middle..].fill(T::ZERO);
+                }
+                let line = &mut line[left..left + middle];
+                match normalizer {
+                    None if c == s.in_channels && self.take[1] == 1 => line.copy_from_slice(x),
+                    None => {
+                        let pixels = x.chunks_exact(s.in_channels).step_by(self.take[1]);
+                        for (out, x) in line.chunks_exact_mut(c).zip(pixels) {
+                            out.copy_from_slice(&x[channels.clone()]);
+                        }
+                    }
+                    Some(normalizer) if c == s.in_channels && self.take[1] == 1 => normalizer.apply(x, line),
+                    Some(normalizer) => normalizer.apply_pixels(x, self.take[1], channels, line),
+                }
+            }
+            if border == Border::Missing {
+                lines.for_each(|line| line.fill(T::ZERO));
+            }
+        }
+    }
+}
+
+/// Whether the zeros around the copies are there already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Border {
+    Missing,
+    Present,
+}
+
+/// Numbers that lie next to each other in the copy and in the weight.
+#[derive(Clone, Copy)]
+pub(super) struct Run {
+    pub(super) offset: usize,
+    pub(super) len: usize,
+}
+
+/// A block of input channels.
+pub(super) struct InputBlock {
+    pub(super) channels: Range<usize>,
+    /// Where the first tap of every output pixel of a group lies in the copy.
+    pub(super) offsets: Vec<usize>,
+    /// What every pixel reads, from its first tap on.
+    pub(super) runs: Vec<Run>,
+}

@@ -1,0 +1,209 @@
+//! Direct convolution for `f32`: no columns, only a copy of a few images with their zero border, which the prologue is applied to on
+//! the way.
+//!
+//! A block of output pixels times one or two vectors of output channels stays in registers while all taps and up to 64 input channels
+//! pass: per input channel one load per vector and one broadcast per pixel. Pixels are found by a list of offsets, so any stride and
+//! dilation is the same loop, and blocks run across rows and images. More input channels are further passes over the group's outputs,
+//! each over a dense copy of its own, because pixels that are a large power of two apart evict each other from the cache. The weight
+//! gradient is the same idea with the input channels in place of the pixels. What follows a convolution is done group by group, while
+//! the outputs are in the second-level cache.
+//!
+//! Each output is summed in one order (blocks of inputs, taps, inputs) wherever its pixel falls in a block, so bits depend on neither
+//! the batch nor the threads.
+
+mod geometry;
+mod vector;
+mod weights;
+mod outputs;
+mod gradient;
+
+pub(super) use weights::Weights;
+
+use super::rows::Normalizer;
+use super::shape::Conv2dShape;
+use super::{n_weight_partials, sum_partials};
+use crate::memory::{Accumulate, Real};
+use crate::simd::{as_f32, as_f32_mut};
+use geometry::{Border, Geometry};
+use rayon::prelude::*;
+use std::any::TypeId;
+use std::sync::Mutex;
+
+/// Numbers of the longest vector: what the reordered weights are aligned to.
+const LANES: usize = 16;
+const CHECKED: &str = "the direct convolution is chosen for f32 only";
+
+/// Whether the shape suits the direct kernel.
+pub(super) fn fits(s: &Conv2dShape) -> bool {
+    s.groups == 1 && !s.is_pointwise() && Geometry::new(s).fits()
+}
+
+/// Whether the direct kernel is the way to compute this convolution.
+pub(super) fn applies<T: Real>(s: &Conv2dShape) -> bool {
+    TypeId::of::<T>() == TypeId::of::<f32>() && s.out_channels >= LANES / 2 && fits(s)
+}
+
+/// Elements of scratch memory for the three functions; the input gradient has a shape of its own.
+pub(super) fn scratch_len(s: &Conv2dShape) -> usize {
+    let forward = |s: &Conv2dShape| {
+        let geometry = Geometry::new(s);
+        weights::reordered_len(s) + geometry.splits() * geometry.copy_len()
+    };
+    let geometry = Geometry::new(s);
+    let weight = n_weight_partials(s, geometry.splits()) * (geometry.copy_len() + gradient::PACKED + s.weight_len());
+    let transposed = s.transposed().filter(fits).map_or(0, |t| forward(&t));
+    forward(s).max(weight).max(transposed) + LANES
+}
+
+/// `scratch` from its first address that is a multiple of 64 bytes.
+fn aligned(scratch: &mut [f32]) -> &mut [f32] {
+    let skip = scratch.as_ptr().align_offset(64).min(LANES);
+    &mut scratch[skip..]
+}
+
+/// A forward convolution; `T` must be `f32` ([`applies`]).
+pub(super) struct Forward<'a, T> {
+    pub(super) s: &'a Conv2dShape,
+    pub(super) x: &'a [T],
+    pub(super) normalizer: Option<Normalizer<T>>,
+    pub(super) weights: Weights<'a, T>,
+    pub(super) bias: Option<&'a [T]>,
+    /// With [`Accumulate::Add`] there is no bias.
+    pub(super) mode: Accumulate,
+}
+
+/// y = x ∗ w + bias, or y += x ∗ w; then `part` of every group of whole images of y, with the place of its first element. Returns what
+/// `part` did, in order.
+pub(super) fn forward<T: Real, R: Send>(
+    call: &Forward<'_, T>,
+    y: &mut [T],
+    scratch: &mut [T],
+    part: impl Fn(usize, &mut [T]) -> R + Sync,
+) -> Vec<R> {
+    let s = call.s;
+    if s.n == 0 {
+        return Vec::new();
+    }
+    let geometry = Geometry::new(s);
+    let (reordered, copies) = aligned(as_f32_mut(scratch).expect(CHECKED)).split_at_mut(weights::reordered_len(s));
+    let weights = match call.weights {
+        Weights::Packed(w) => Weights::Packed(as_f32(w).expect(CHECKED)),
+        Weights::Flipped(w) => Weights::Flipped(as_f32(w).expect(CHECKED)),
+    };
+    let blocks = geometry.blocks(s);
+    weights::reorder(s, &blocks, outputs::block_width(), weights, reordered);
+    let start = match (call.bias, call.mode) {
+        (None, Accumulate::Add) => None,
+        (bias, _) => {
+            let mut wide = bias.map_or(Vec::new(), |b| as_f32(b).expect(CHECKED).to_vec());
+            wide.resize(s.out_channels.next_multiple_of(weights::GRAIN), 0.0);
+            Some(wide)
+        }
+    };
+    let x = as_f32(call.x).expect(CHECKED);
+    let n_splits = geometry.splits();
+    let copies = Mutex::new(copies.chunks_exact_mut(geometry.copy_len()).take(n_splits).collect::<Vec<_>>());
+    let (image_in, image_out) = (s.in_len() / s.n, s.out_len() / s.n);
+    let mut rest = y;
+    let mut tasks = Vec::with_capacity(n_splits);
+    for split in 0..n_splits {
+        let groups = geometry.groups_of(split, n_splits);
+        let n_images: usize = groups.clone().map(|g| geometry.images_of(s, g).len()).sum();
+        let (y, behind) = std::mem::take(&mut rest).split_at_mut(n_images * image_out);
+        rest = behind;
+        tasks.push((groups, y));
+    }
+    let done: Vec<Vec<R>> = tasks
+        .into_par_iter()
+        .map(|(groups, mut y)| {
+            // The copy that was given back last is the one that is still in a cache.
+            let taken = copies.lock().unwrap_or_else(|e| e.into_inner()).pop();
+            let copy = taken.expect("there are as many copies as tasks");
+            let (mut border, mut filled) = (Border::Missing, 0);
+            let mut done = Vec::with_capacity(groups.len());
+            for group in groups {
+                let images = geometry.images_of(s, group);
+                let (out, behind) = std::mem::take(&mut y).split_at_mut(images.len() * image_out);
+                y = behind;
+                let mut k_before = 0;
+                for (idx, block) in blocks.iter().enumerate() {
+                    // Zeros lie elsewhere around a block with another number of channels.
+                    if block.channels.len() != filled {
+                        border = Border::Missing;
+                        filled = block.channels.len();
+                    }
+                    geometry.fill(s, call.x, call.normalizer.as_ref(), images.clone(), &block.channels, border, as_t(copy));
+                    border = Border::Present;
+                    let next = (images.end * image_in).min(x.len())..(images.end * image_in + images.len() * image_in).min(x.len());
+                    outputs::add_block(
+                        &outputs::Task {
+                            n_outputs: s.out_channels,
+                            n_pixels: out.len() / s.out_channels,
+                            block,
+                            weights: reordered,
+                            k: s.k(),
+                            k_before,
+                            start: if idx == 0 { start.as_deref() } else { None },
+                            next: if blocks.len() == 1 { &x[next] } else { &[] },
+                        },
+                        copy,
+                        as_f32_mut(out).expect(CHECKED),
+                    );
+                    k_before += s.n_taps() * block.channels.len();
+                }
+                done.push(part(images.start * image_out, out));
+            }
+            copies.lock().unwrap_or_else(|e| e.into_inner()).push(copy);
+            done
+        })
+        .collect();
+    done.into_iter().flatten().collect()
+}
+
+/// A weight gradient; `T` must be `f32` ([`applies`]).
+pub(super) struct BackwardWeight<'a, T> {
+    pub(super) s: &'a Conv2dShape,
+    pub(super) x: &'a [T],
+    pub(super) normalizer: Option<Normalizer<T>>,
+    pub(super) dy: &'a [T],
+}
+
+/// The gradient of the packed weight.
+pub(super) fn backward_weight<T: Real>(call: &BackwardWeight<'_, T>, dpacked: &mut [T], scratch: &mut [T]) {
+    let s = call.s;
+    let dy = as_f32(call.dy).expect(CHECKED);
+    let dpacked = as_f32_mut(dpacked).expect(CHECKED);
+    if s.n == 0 {
+        dpacked.fill(0.0);
+        return;
+    }
+    let scratch = aligned(as_f32_mut(scratch).expect(CHECKED));
+    let geometry = Geometry::new(s);
+    let blocks = geometry.blocks(s);
+    let splits = n_weight_partials(s, geometry.splits());
+    let chunk = geometry.copy_len() + gradient::PACKED + s.weight_len();
+    let image_out = s.out_len() / s.n;
+    scratch[..splits * chunk].par_chunks_mut(chunk).enumerate().for_each(|(idx, scratch)| {
+        let (copy, rest) = scratch.split_at_mut(geometry.copy_len());
+        let (packed, partial) = rest.split_at_mut(gradient::PACKED);
+        partial.fill(0.0);
+        for block in &blocks {
+            let mut border = Border::Missing;
+            for group in geometry.groups_of(idx, splits) {
+                let images = geometry.images_of(s, group);
+                let dy = &dy[images.start * image_out..images.end * image_out];
+                geometry.fill(s, call.x, call.normalizer.as_ref(), images, &block.channels, border, as_t(copy));
+                border = Border::Present;
+                gradient::add_block(block, s.in_channels, s.out_channels, copy, dy, partial, packed);
+            }
+        }
+    });
+    sum_partials(scratch, chunk, splits, dpacked);
+}
+
+/// The same numbers as `T`, which is `f32`.
+fn as_t<T: Real>(values: &mut [f32]) -> &mut [T] {
+    assert!(TypeId::of::<T>() == TypeId::of::<f32>(), "{CHECKED}");
+    // SAFETY: `T` is `f32`, so only the name of the type changes; the borrow is exclusive and passes on.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
+}

@@ -1,0 +1,252 @@
+//! The register block of the forward pass: some output pixels times one or two vectors of output channels, while all taps and inputs
+//! of a block pass.
+#![allow(clippy::needless_range_loop)] // Indices are the names of registers here.
+
+use super::geometry::{InputBlock, Run};
+use super::vector::{Four, Vector, prefetch_to_read, prefetch_to_write};
+use crate::simd::{Level, level};
+
+/// Steps of the summed dimension per turn of the inner loop.
+const UNROLL: usize = 4;
+/// Steps that are summed before the sum is added to the total: a sum of sums rounds less than one long sum, and the totals, which are
+/// in memory, are touched seldom.
+const SEGMENT: usize = 128;
+/// Numbers of a line of the cache.
+const LINE: usize = 16;
+
+/// One block of inputs for a group of images.
+pub(super) struct Task<'a> {
+    /// Of a pixel of y.
+    pub(super) n_outputs: usize,
+    /// Pixels of the group.
+    pub(super) n_pixels: usize,
+    pub(super) block: &'a InputBlock,
+    /// All weights, as [`super::weights::reorder`] leaves them.
+    pub(super) weights: &'a [f32],
+    /// Taps times all inputs.
+    pub(super) k: usize,
+    /// Taps times the inputs of the blocks before.
+    pub(super) k_before: usize,
+    /// What the outputs start from, for every output channel up to a multiple of 16; without it, from what is there.
+    pub(super) start: Option<&'a [f32]>,
+    /// What is going to be read after this.
+    pub(super) next: &'a [f32],
+}
+
+/// Output channels of a block: two vectors.
+pub(super) fn block_width() -> usize {
+    match level() {
+        Level::Avx512 => 32,
+        Level::Avx2 => 16,
+        Level::Portable => 8,
+    }
+}
+
+/// y = start + x ∗ w for the pixels of a group, over one block of inputs.
+pub(super) fn add_block(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
+    let offsets = &task.block.offsets[..task.n_pixels];
+    let reach = task.block.runs.iter().map(|r| r.offset + r.len).max().unwrap_or(0);
+    let furthest = offsets.iter().max().copied().unwrap_or(0);
+    assert!(copy.len() >= furthest + reach, "the copy holds every tap of every pixel");
+    assert!(y.len() == task.n_pixels * task.n_outputs, "the outputs are those of the group");
+    let wide = task.n_outputs.next_multiple_of(LINE);
+    assert!(task.weights.len() >= wide * task.k && task.start.is_none_or(|s| s.len() >= wide), "weights and starts are whole blocks");
+    match level() {
+        // SAFETY: the level says that the processor has these instructions; all pixels, weights and outputs that are touched lie in
+        // their slices (asserted above).
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { avx512(task, copy, y) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { avx2(task, copy, y) },
+        // SAFETY: as above, and no instructions beyond the target's.
+        _ => unsafe { all_outputs::<Four, 4, 4>(task, copy, y) },
+    }
+}
+
+/// Two vectors leave 24 of 32 registers to sums, and the addresses of 12 pixels still fit in the other registers.
+///
+/// # Safety
+/// AVX-512F; the conditions that [`add_block`] asserts.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
+    // SAFETY: by this function's own conditions.
+    unsafe { all_outputs::<std::arch::x86_64::__m512, 12, 12>(task, copy, y) }
+}
+
+/// Of 16 registers 12 hold sums.
+///
+/// # Safety
+/// AVX2 and FMA; the conditions that [`add_block`] asserts.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
+    // SAFETY: by this function's own conditions.
+    unsafe { all_outputs::<std::arch::x86_64::__m256, 6, 12>(task, copy, y) }
+}
+
+/// All blocks of output channels: `P2` pixels beside two vectors, `P1` beside one.
+///
+/// # Safety
+/// The instruction set of `S`; the conditions that [`add_block`] asserts.
+#[inline(always)]
+unsafe fn all_outputs<S: Vector, const P2: usize, const P1: usize>(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
+    let offsets = &task.block.offsets[..task.n_pixels];
+    // Spread over the blocks of pixels, so that what comes next is there when it is needed.
+    let mut next = task.next;
+    for first in (0..task.n_outputs).step_by(2 * S::LANES) {
+        let n = task.n_outputs - first;
+        let start = match task.start {
+            Some(start) => start[first..].as_ptr(),
+            None => std::ptr::null(),
+        };
+        // SAFETY: `first` is below the outputs, weights are whole blocks; the rest by this function's own conditions.
+        unsafe {
+            let into = y.as_mut_ptr().add(first);
+            let weights = task.weights.as_ptr().add(first * task.k);
+            if n > S::LANES {
+                let weights = weights.add(task.k_before * 2 * S::LANES);
+                let masks = [S::mask(S::LANES), S::mask((n - S::LANES).min(S::LANES))];
+                output_block::<S, P2, 2>(copy.as_ptr(), offsets, &task.block.runs, weights, start, into, task.n_outputs, masks, next);
+            } else {
+                let weights = weights.add(task.k_before * S::LANES);
+                output_block::<S, P1, 1>(
+                    copy.as_ptr(),
+                    offsets,
+                    &task.block.runs,
+                    weights,
+                    start,
+                    into,
+                    task.n_outputs,
+                    [S::mask(n)],
+                    next,
+                );
+            }
+        }
+        next = &[];
+    }
+}
+
+/// One block of output channels for all pixels of a group.
+///
+/// # Safety
+/// The instruction set of `S`; `offsets` plus `runs` readable from `x` on, `V` vectors of weights per step of the runs, `V` vectors at
+/// `start` unless it is null; the lanes of `masks` at every pixel of `y`, which are `n_outputs` apart.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn output_block<S: Vector, const P: usize, const V: usize>(
+    x: *const f32,
+    offsets: &[usize],
+    runs: &[Run],
+    weights: *const f32,
+    start: *const f32,
+    y: *mut f32,
+    n_outputs: usize,
+    masks: [S::Mask; V],
+    next: &[f32],
+) {
+    let lines_ahead = next.len().div_ceil(LINE).div_ceil(offsets.len().div_ceil(P));
+    let mut ahead = 0;
+    let mut pixel = 0;
+    // SAFETY: by this function's own conditions; addresses of pixels past the last are those of the last, and are not stored.
+    unsafe {
+        while pixel < offsets.len() {
+            let n = P.min(offsets.len() - pixel);
+            let y = y.add(pixel * n_outputs);
+            for p in 0..n {
+                prefetch_to_write(y.add(p * n_outputs));
+                if V * S::LANES > LINE {
+                    prefetch_to_write(y.wrapping_add(p * n_outputs + LINE));
+                }
+            }
+            for _ in 0..lines_ahead {
+                prefetch_to_read(next.as_ptr().wrapping_add(ahead));
+                ahead += LINE;
+            }
+            let mut totals = [[S::zero(); V]; P];
+            for p in 0..P {
+                for v in 0..V {
+                    totals[p][v] = if start.is_null() {
+                        S::load_masked(masks[v], y.add(p.min(n - 1) * n_outputs).wrapping_add(v * S::LANES))
+                    } else {
+                        S::load(start.add(v * S::LANES))
+                    };
+                }
+            }
+            let mut sums = [[S::zero(); V]; P];
+            let (mut w, mut n_steps) = (weights, 0);
+            for run in runs {
+                let mut at = [x; P];
+                for p in 0..P {
+                    at[p] = x.add(offsets[pixel + p.min(n - 1)] + run.offset);
+                }
+                let mut i = 0;
+                while i + UNROLL <= run.len {
+                    for u in 0..UNROLL {
+                        step::<S, P, V>(&mut sums, &at, i + u, w.add(u * V * S::LANES));
+                    }
+                    i += UNROLL;
+                    w = w.add(UNROLL * V * S::LANES);
+                }
+                while i < run.len {
+                    step::<S, P, V>(&mut sums, &at, i, w);
+                    i += 1;
+                    w = w.add(V * S::LANES);
+                }
+                n_steps += run.len;
+                if n_steps >= SEGMENT {
+                    add_sums::<S, P, V>(&mut totals, &mut sums);
+                    n_steps = 0;
+                }
+            }
+            add_sums::<S, P, V>(&mut totals, &mut sums);
+            for p in 0..P {
+                if p < n {
+                    for v in 0..V {
+                        totals[p][v].store_masked(masks[v], y.add(p * n_outputs).wrapping_add(v * S::LANES));
+                    }
+                }
+            }
+            pixel += P;
+        }
+    }
+}
+
+/// One step of the summed dimension: every pixel's value number `i` times `V` vectors of weights.
+///
+/// # Safety
+/// The instruction set of `S`; `V` vectors at `w`, and `i + 1` values at every pixel.
+#[inline(always)]
+unsafe fn step<S: Vector, const P: usize, const V: usize>(sums: &mut [[S; V]; P], at: &[*const f32; P], i: usize, w: *const f32) {
+    // SAFETY: by this function's own conditions.
+    unsafe {
+        let mut vectors = [S::zero(); V];
+        for v in 0..V {
+            vectors[v] = S::load(w.add(v * S::LANES));
+        }
+        for p in 0..P {
+            let value = S::splat(at[p].add(i));
+            for v in 0..V {
+                sums[p][v] = sums[p][v].add_product(value, vectors[v]);
+            }
+        }
+    }
+}
+
+/// totals += sums, and the sums start again.
+///
+/// # Safety
+/// The instruction set of `S`.
+#[inline(always)]
+unsafe fn add_sums<S: Vector, const P: usize, const V: usize>(totals: &mut [[S; V]; P], sums: &mut [[S; V]; P]) {
+    for p in 0..P {
+        for v in 0..V {
+            // SAFETY: by this function's own condition.
+            unsafe {
+                totals[p][v] = totals[p][v].add(sums[p][v]);
+                sums[p][v] = S::zero();
+            }
+        }
+    }
+}
