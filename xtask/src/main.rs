@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "tasks talk to the person who runs them")]
 
+mod bench;
 mod check_demo;
 mod outside;
 mod reliability;
@@ -26,6 +27,8 @@ enum Task {
         /// What `landscape demo --json` printed
         json: PathBuf,
     },
+    /// Run the suites of `benches/suites`, with `--peers` interleaved with PyTorch and others, and write `docs/PERFORMANCE.md`
+    Bench(bench::Args),
     /// Ten pairs of digit networks (MLP and CNN) and three of MNIST: line against curve, into `docs/RESULTS.md`
     Reliability(reliability::Args),
 }
@@ -34,6 +37,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Outside => outside::run(),
         Task::CheckDemo { json } => check_demo::run(&json),
+        Task::Bench(args) => bench::run(&args),
         Task::Reliability(args) => reliability::run(&args),
     }
 }
