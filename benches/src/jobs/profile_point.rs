@@ -2,7 +2,9 @@
 
 use crate::values;
 use crate::worker::Work;
-use landscape_core::{Bezier, Coefficients, ControlPoints, Curve, Examples, NormRefresh, Objective, ParamLayout, Pass, Row, Stateful, Tally};
+use landscape_core::{
+    Bezier, Coefficients, ControlPoints, Curve, Examples, NormRefresh, Objective, ParamLayout, Pass, Row, Stateful, Tally,
+};
 use landscape_network::NetworkObjective;
 use std::sync::Arc;
 

@@ -2,9 +2,7 @@
 
 use crate::values;
 use crate::worker::Work;
-use landscape_core::{
-    Bezier, Coefficients, ControlPoints, Examples, Flat, Objective, ParamLayout, Pass, Row, Seed, Tally,
-};
+use landscape_core::{Bezier, Coefficients, ControlPoints, Examples, Flat, Objective, ParamLayout, Pass, Row, Seed, Tally};
 use landscape_kernels::Accumulate;
 use landscape_network::NetworkObjective;
 use landscape_train::sampler::Given;

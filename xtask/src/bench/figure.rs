@@ -96,7 +96,13 @@ pub fn ratios(bars: &[Bar]) -> String {
         line(&mut svg, (x(q.lower), middle), (x(q.upper), middle), "#000", "");
         line(&mut svg, (x(bar.reach), y - 3.0), (x(bar.reach), y + BAR_HEIGHT - 5.0), "#000", "");
         line(&mut svg, (x(bar.go_for), y - 3.0), (x(bar.go_for), y + BAR_HEIGHT - 5.0), "#000", " stroke-dasharray=\"2 2\"");
-        let _ = writeln!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", LABEL_WIDTH - 8.0, middle + 4.0, escape(&bar.title));
+        let _ = writeln!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            LABEL_WIDTH - 8.0,
+            middle + 4.0,
+            escape(&bar.title)
+        );
         let _ = writeln!(svg, "<text x=\"{:.1}\" y=\"{:.1}\">{:.2}</text>", LABEL_WIDTH + PLOT_WIDTH + 8.0, middle + 4.0, q.median);
     }
     svg + "</svg>\n"
@@ -139,7 +145,8 @@ fn panel(svg: &mut String, s: &Series, left: f64, bottom: f64) {
         let _ = writeln!(svg, "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"#2a5f9f\"/>", x(p.0), y(p.1));
     }
     let exponent = s.exponent.map_or_else(String::new, |e| format!(": exponent {e:.2}"));
-    let _ = writeln!(svg, "<text x=\"{left:.1}\" y=\"{:.1}\" font-weight=\"bold\">{}</text>", bottom - plot_height - 20.0, escape(&s.title));
+    let _ =
+        writeln!(svg, "<text x=\"{left:.1}\" y=\"{:.1}\" font-weight=\"bold\">{}</text>", bottom - plot_height - 20.0, escape(&s.title));
     let _ = writeln!(svg, "<text x=\"{left:.1}\" y=\"{:.1}\">against {}{exponent}</text>", bottom - plot_height - 6.0, escape(&s.axis));
 }
 

@@ -101,7 +101,8 @@ fn measure(args: &Args, suites: &[&Suite]) -> anyhow::Result<()> {
         (true, Some(python)) => Peers::Given(python.clone()),
     };
     let is_chosen = |case: &Case| args.case.as_ref().is_none_or(|text| case.name.contains(text));
-    let chosen: Vec<(&Suite, &Case)> = suites.iter().flat_map(|s| s.cases.iter().map(move |c| (*s, c))).filter(|(_, c)| is_chosen(c)).collect();
+    let chosen: Vec<(&Suite, &Case)> =
+        suites.iter().flat_map(|s| s.cases.iter().map(move |c| (*s, c))).filter(|(_, c)| is_chosen(c)).collect();
     if chosen.is_empty() {
         bail!("no case has a name with `{}` in it", args.case.as_deref().unwrap_or_default());
     }

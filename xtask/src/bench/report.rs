@@ -138,7 +138,8 @@ fn number_text(value: f64, unit: Unit) -> String {
 
 fn memory_table(rows: &[Row<'_>]) -> String {
     let mut text = "| job | ours, MB | against, MB | ratio | reach | go for | |\n|---|---|---|---|---|---|---|\n".to_owned();
-    let mb = |side: Option<&Measured>| side.and_then(Measured::bytes_above_idle).map_or("-".to_owned(), |b| format!("{:.0}", b as f64 / 1e6));
+    let mb =
+        |side: Option<&Measured>| side.and_then(Measured::bytes_above_idle).map_or("-".to_owned(), |b| format!("{:.0}", b as f64 / 1e6));
     for row in rows {
         let (Some(marks), Some(against)) = (row.case.memory, &row.case.against) else { continue };
         let Some(ratio) = row.record.memory_ratio(against) else { continue };
@@ -221,7 +222,9 @@ fn flops_per_second(side: &Measured) -> Option<f64> {
 
 fn convolution_mark(row: &Row<'_>, limit: f64) -> String {
     let torch = row.record.side("torch");
-    let (Some(rate), Some(ratio)) = (torch.and_then(flops_per_second), row.record.ratios.get("torch")) else { return " - | - |".to_owned() };
+    let (Some(rate), Some(ratio)) = (torch.and_then(flops_per_second), row.record.ratios.get("torch")) else {
+        return " - | - |".to_owned();
+    };
     let mark = if rate < NARROW_SHARE * limit { 1.0 } else { 1.0 / WIDE_SHARE };
     format!(" {mark:.2} | {} |", if ratio.quartiles.median <= mark { "reached" } else { "above" })
 }

@@ -120,6 +120,9 @@ struct Sweep {
     /// The same as numbers, where the values are none.
     #[serde(default)]
     x: Vec<f64>,
+    /// The expected answer of the first value.
+    #[serde(default)]
+    expect: Vec<f64>,
     /// The rest. `{value}` in a command's arguments is the value.
     case: Case,
 }
@@ -171,8 +174,10 @@ pub fn read_peers() -> anyhow::Result<BTreeMap<String, Peer>> {
 /// All suites, by name.
 pub fn read_all() -> anyhow::Result<Vec<Suite>> {
     let folder = shell::root().join("benches/suites");
-    let mut paths: Vec<PathBuf> =
-        std::fs::read_dir(&folder).with_context(|| format!("cannot list `{}`", folder.display()))?.map(|e| Ok(e?.path())).collect::<anyhow::Result<_>>()?;
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .with_context(|| format!("cannot list `{}`", folder.display()))?
+        .map(|e| Ok(e?.path()))
+        .collect::<anyhow::Result<_>>()?;
     paths.retain(|path| path.extension().is_some_and(|e| e == "toml"));
     paths.sort();
     let peers = read_peers()?;
@@ -226,8 +231,9 @@ impl Sweep {
         let Some(numbers) = numbers else {
             bail!("the sweep `{}` needs `x`, a number for each of its values", self.case.name);
         };
-        let case = |(value, x): (Value, f64)| {
+        let case = |(idx, (value, x)): (usize, (Value, f64))| {
             let mut case = self.case.clone();
+            case.expect = if idx == 0 { self.expect.clone() } else { Vec::new() };
             case.name = format!("{}-{x}", case.name);
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             for argument in case.command.iter_mut().flat_map(|c| &mut c.arguments) {
@@ -237,7 +243,7 @@ impl Sweep {
             case.place = Some(Place { series: self.case.row.clone(), axis: self.axis.clone(), x });
             case
         };
-        Ok(self.values.iter().cloned().zip(numbers).map(case).collect())
+        Ok(self.values.iter().cloned().zip(numbers).enumerate().map(case).collect())
     }
 }
 
@@ -278,10 +284,10 @@ mod tests {
             key = "grid"
             values = ["1x2", "3x4"]
             x = [2, 12]
+            expect = [1.0]
             [sweep.case]
             name = "s"
             row = "grows"
-            expect = [1.0]
             job = { job = "plane" }
             command = { arguments = ["--grid", "{value}"], answer = [] }
         "#;
@@ -289,6 +295,7 @@ mod tests {
         assert_eq!(suite.cases.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["s-2", "s-12"]);
         assert_eq!(suite.cases[1].command.as_ref().unwrap().arguments, ["--grid", "3x4"]);
         assert_eq!(suite.cases[1].job["grid"], "3x4");
+        assert_eq!((suite.cases[0].expect.len(), suite.cases[1].expect.len()), (1, 0));
     }
 
     #[test]
