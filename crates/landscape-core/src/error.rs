@@ -106,6 +106,9 @@ pub enum Error {
         /// What was expected and what was found.
         reason: String,
     },
+    /// The system gives no threads.
+    #[error("cannot start threads: {0}")]
+    Threads(String),
     /// An error of a user's own objective or callback.
     #[error("{0}")]
     Objective(String),

@@ -66,6 +66,7 @@ pub mod plane;
 pub mod tally;
 pub mod batch;
 pub mod objective;
+pub mod parallel_points;
 
 pub mod hash;
 pub mod whole;
@@ -94,6 +95,7 @@ pub use curve::{Bezier, Curve, CurveKind, PolyChain, Segment};
 pub use error::{Error, Result};
 pub use layout::{ParamLayout, TensorSpec};
 pub use objective::{Norm, NormRefresh, Objective, Pass, Stateful};
+pub use parallel_points::Fork;
 pub use params::{Buffers, Flat};
 pub use seed::Seed;
 pub use tally::Tally;

@@ -11,6 +11,7 @@ use crate::length::{check_points, mean_along_length};
 use crate::number;
 use crate::objective::Objective;
 use crate::tally::Tally;
+use landscape_kernels::Real;
 use serde::{Deserialize, Serialize};
 
 /// What one data split gave at one point. NaN (a diverged network) is kept, and is `null` in JSON.
@@ -331,7 +332,7 @@ fn parabola_top(ts: &[f64], values: &[f64], idx: usize) -> Option<Top> {
 
 /// Moves `objective` to φ(t) for each of `ts`, in order, and has `measure` take statistics anew where needed and measure there.
 ///
-/// A sample that is NaN is kept and the walk goes on; an error ends it.
+/// A sample that is NaN is kept and the walk goes on; an error ends it. [`crate::parallel_points`] has several points measured at once.
 ///
 /// # Errors
 /// If curve and points differ in K, `ts` leaves [0, 1], or the objective or `measure` fails.
@@ -350,14 +351,24 @@ where
     E: From<Error>,
 {
     check_points(points.n_points(), curve)?;
-    let chords = crate::length::chord_lengths(points, curve, ts)?;
-    let mut samples = Vec::with_capacity(ts.len());
-    for (&t, dl) in ts.iter().zip(chords) {
+    let mut measured = Vec::with_capacity(ts.len());
+    for &t in ts {
         objective.move_to(points, &curve.coefficients(t)?)?;
-        let Measured { train, test } = measure(objective, t)?;
-        samples.push(Sample { t, dl, train, test });
+        measured.push(measure(objective, t)?);
     }
-    Ok(samples)
+    Ok(samples(points, curve, ts, &measured)?)
+}
+
+/// What was `measured` at each of `ts`, with the chords between them.
+///
+/// # Errors
+/// If curve and points differ in K, `ts` leaves [0, 1], or there are not as many measurements as `ts`.
+pub fn samples<T: Real>(points: &ControlPoints<T>, curve: &dyn Curve, ts: &[f64], measured: &[Measured]) -> Result<Vec<Sample>> {
+    if measured.len() != ts.len() {
+        return Err(Error::config("measured", format!("{} measurements", ts.len()), measured.len()));
+    }
+    let chords = crate::length::chord_lengths(points, curve, ts)?;
+    Ok(ts.iter().zip(chords).zip(measured).map(|((&t, dl), &Measured { train, test })| Sample { t, dl, train, test }).collect())
 }
 
 /// An optional number that may be NaN: `null` reads as NaN, absence as none.

@@ -10,6 +10,7 @@ use crate::control::ControlPoints;
 use crate::error::{Error, Result};
 use crate::layout::ParamLayout;
 use crate::objective::{Objective, Pass};
+use crate::parallel_points::Fork;
 use crate::params::Flat;
 use crate::tally::Tally;
 use landscape_kernels::{Accumulate, Device, Real};
@@ -252,6 +253,16 @@ impl<S: Surface, T: Real> Objective for Toy<S, T> {
             *slot = before + T::from_f64(g);
         }
         self.measure(batch, pass)
+    }
+}
+
+impl<S: Surface + Clone, T: Real> Fork for Toy<S, T> {
+    fn fork(&self) -> Self {
+        self.clone()
+    }
+
+    fn fork_bytes(&self, _n_examples: usize) -> usize {
+        size_of_val(self.weights.view().host())
     }
 }
 

@@ -67,6 +67,12 @@ impl<T: Real> Arena<T> {
         grow(&mut self.scratch, device, scratch_len);
     }
 
+    /// Bytes that [`Arena::grow`] comes to hold.
+    pub fn bytes_for(plan: &Plan, n_examples: usize, scratch_len: usize) -> usize {
+        let per_example = plan.slot_sizes.iter().sum::<usize>() * size_of::<T>() + plan.argmax_sizes.iter().sum::<usize>() * size_of::<u32>();
+        per_example.saturating_mul(n_examples).saturating_add(scratch_len * size_of::<T>())
+    }
+
     /// Makes room for the packed gradient of the longest convolution weight.
     pub fn grow_packed_gradient(&mut self, len: usize) {
         grow(&mut self.packed_gradient, &self.slots.device, len);

@@ -227,6 +227,12 @@ impl<T: Real> Executor<T> {
         self.arena.size_bytes()
     }
 
+    /// Bytes that a fork of it takes to evaluate batches of `n` examples: weights, activations and scratch memory.
+    pub fn evaluation_bytes(&self, n: usize) -> usize {
+        let shared = &self.shared;
+        self.weights.size_bytes().saturating_add(Arena::<T>::bytes_for(&shared.evaluation, n, shared.scratch_len(n)))
+    }
+
     /// Runs `n` examples and keeps what [`Executor::backward`] needs.
     ///
     /// With [`Norm::Batch`] the running statistics are updated. With a dropout seed the mask of a node is a function of the seed, the

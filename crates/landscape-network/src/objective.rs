@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::refresh;
 use landscape_core::{
-    Batches, Buffers, Coefficients, ControlPoints, Examples, Flat, NormRefresh, Objective, Pass, Stateful, Tally, Targets,
+    Batches, Buffers, Coefficients, ControlPoints, Examples, Flat, Fork, NormRefresh, Objective, Pass, Stateful, Tally, Targets,
 };
 use landscape_graph::Graph;
 use landscape_kernels::loss::{LossSums, cross_entropy, squared_error};
@@ -60,11 +60,6 @@ impl<T: Real> NetworkObjective<T> {
     /// [`Error::Output`] if the graph ends in an image.
     pub fn new(graph: Arc<Graph>, device: &Device, loss: Loss) -> Result<Self> {
         Ok(NetworkObjective { executor: Executor::new(graph, device)?, loss })
-    }
-
-    /// Another one at the same point, which shares the graph and has weights, statistics and activations of its own.
-    pub fn fork(&self) -> Self {
-        NetworkObjective { executor: self.executor.fork(), loss: self.loss }
     }
 
     /// Goes to `point`: a move with one control point.
@@ -155,6 +150,16 @@ impl<T: Real> Objective for NetworkObjective<T> {
         self.executor.forward(&batch.inputs, batch.n_examples, pass)?;
         let scale = 1.0 / batch.n_examples as f64;
         Ok(self.executor.backward_with(into, mode, |outputs, gradient| loss_of(batch, outputs, Some((gradient, scale))))?)
+    }
+}
+
+impl<T: Real> Fork for NetworkObjective<T> {
+    fn fork(&self) -> Self {
+        NetworkObjective { executor: self.executor.fork(), loss: self.loss }
+    }
+
+    fn fork_bytes(&self, n_examples: usize) -> usize {
+        self.executor.evaluation_bytes(n_examples)
     }
 }
 

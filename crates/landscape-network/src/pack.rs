@@ -67,6 +67,11 @@ impl<T: Real> Weights<T> {
         Weights { flat: Flat::zeros(layout, device), packed: Packed::new(program, device) }
     }
 
+    /// Bytes that both take.
+    pub fn size_bytes(&self) -> usize {
+        (self.flat.view().len() + self.packed.memory.len()) * size_of::<T>()
+    }
+
     /// Brings the packed copies up to date.
     pub fn pack(&mut self, program: &Program) -> Result<()> {
         self.packed.pack(program, self.flat.view())
