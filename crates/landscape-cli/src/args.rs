@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Join trained networks by curves of low loss, and look at what lies between them.
@@ -49,7 +50,7 @@ pub struct Common {
     pub seed: u64,
     /// Threads to use; results do not depend on it [default: all cores]
     #[arg(long, global = true, value_name = "N", help_heading = "Common options", allow_negative_numbers = true)]
-    pub threads: Option<std::num::NonZeroUsize>,
+    pub threads: Option<NonZeroUsize>,
     /// Where to compute: `cpu` or `cuda:N`
     #[arg(long, global = true, default_value = "cpu", value_name = "DEVICE", help_heading = "Common options")]
     pub device: String,
@@ -141,6 +142,25 @@ pub struct RefreshArgs {
     /// Take statistics over augmented data, as the reference does [default: plain data in fixed order]
     #[arg(long)]
     pub refresh_augmented: bool,
+}
+
+/// How many points are measured at once.
+#[derive(Debug, Args, Clone)]
+pub struct AtOnceArgs {
+    /// Points are measured at once, one per thread, while their weights and activations take at most this much (MiB); results do not
+    /// depend on it
+    #[arg(long, default_value_t = DEFAULT_MEMORY_MIB, value_name = "MIB", allow_negative_numbers = true)]
+    pub memory_mib: NonZeroUsize,
+}
+
+/// What [`AtOnceArgs::memory_mib`] is unless said otherwise.
+pub const DEFAULT_MEMORY_MIB: NonZeroUsize = NonZeroUsize::new(2048).expect("a constant above 0");
+
+impl AtOnceArgs {
+    /// The same in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_mib.get().saturating_mul(1 << 20)
+    }
 }
 
 #[derive(Debug, Args, Clone)]
@@ -265,6 +285,8 @@ pub struct ProfileArgs {
     /// Examples per forward pass
     #[arg(long, default_value_t = 500, value_name = "N", allow_negative_numbers = true)]
     pub batch_size: usize,
+    #[command(flatten)]
+    pub at_once: AtOnceArgs,
 }
 
 #[derive(Debug, Args, Clone)]
@@ -310,6 +332,8 @@ pub struct PlaneArgs {
     /// Examples per forward pass
     #[arg(long, default_value_t = 500, value_name = "N", allow_negative_numbers = true)]
     pub batch_size: usize,
+    #[command(flatten)]
+    pub at_once: AtOnceArgs,
 }
 
 #[derive(Debug, Args, Clone)]

@@ -7,6 +7,7 @@ mod commands;
 mod failure;
 mod interrupt;
 mod job;
+mod measure;
 mod output;
 mod partial;
 mod path;

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{examples, mlp, objective, residual, zoo};
-use landscape_core::{Examples, Flat, Norm, Objective, Pass, Stateful, Targets};
+use landscape_core::{Examples, Flat, Fork, Norm, Objective, Pass, Stateful, Targets};
 use landscape_graph::{Bias, Graph, GraphBuilder};
 use landscape_kernels::{Accumulate, Device};
 use landscape_network::{Loss, NetworkObjective};

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{examples, mlp, objective, residual};
-use landscape_core::{Buffers, Coefficients, ControlPoints, Examples, Flat, Norm, Objective, ParamLayout, Pass, Stateful, Targets};
+use landscape_core::{Buffers, Coefficients, ControlPoints, Examples, Flat, Fork, Norm, Objective, ParamLayout, Pass, Stateful, Targets};
 use landscape_graph::{Bias, Conv2d, GraphBuilder};
 use landscape_kernels::{Accumulate, Device};
 use landscape_network::{Error, Executor, Loss, NetworkObjective};

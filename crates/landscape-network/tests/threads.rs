@@ -4,7 +4,8 @@
 mod common;
 
 use common::{cut, examples, objective, residual, zoo};
-use landscape_core::{Flat, NormRefresh, Objective, Pass, Stateful};
+use landscape_core::parallel_points::measure_points;
+use landscape_core::{ControlPoints, Curve, Flat, Fork, NormRefresh, Objective, Pass, Row, Segment, Stateful};
 use landscape_graph::{Bias, Conv2d, Graph, GraphBuilder};
 use landscape_kernels::{Accumulate, Device};
 
@@ -58,5 +59,55 @@ fn forward_gradient_and_refresh_have_the_same_bits_for_any_number_of_threads() {
             let differences = one.iter().zip(&found).filter(|(a, b)| a != b).count();
             assert_eq!(differences, 0, "{name} with {n_threads} threads: {differences} of {} numbers differ", one.len());
         }
+    }
+}
+
+/// What is found at nine points of a line by `n_forks` forks on `n_threads` threads, as bits.
+fn along_a_line(n_threads: usize, n_forks: usize) -> Vec<u64> {
+    let mut network = objective::<f32>(wide(), 8);
+    let batch = examples(network.executor().graph(), 32, 4);
+    let batches = cut(&batch, &[20, 12]);
+    let ends = [8, 9].map(|seed| Row::Free(objective::<f32>(wide(), seed).weights().clone()));
+    let points = ControlPoints::new(ends.to_vec()).unwrap();
+    let mut found = Vec::new();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+    pool.install(|| {
+        let at = |network: &mut landscape_network::NetworkObjective<f32>, idx: usize| {
+            network.move_to(&points, &Segment.coefficients(idx as f64 / 8.0)?)?;
+            network.refresh(NormRefresh::BatchAverage, &batches)?;
+            let tally = network.measure(&batch, Pass::EVALUATE)?;
+            let mut bits = vec![tally.loss_nats_sum.to_bits()];
+            bits.extend(network.buffers().values().iter().map(|v| v.to_bits()));
+            Ok::<_, landscape_core::Error>(bits)
+        };
+        measure_points(&mut network, n_forks, 0..9, at, |_, bits| {
+            found.extend(bits);
+            Ok(())
+        })
+    })
+    .unwrap();
+    found
+}
+
+#[test]
+fn points_measured_at_once_have_the_bits_of_one_after_the_other() {
+    let expected = along_a_line(1, 1);
+    assert!(expected.len() > 9 * 32);
+    for (n_threads, n_forks) in [(2, 1), (1, 2), (2, 2), (3, 2), (3, 3)] {
+        assert_eq!(along_a_line(n_threads, n_forks), expected, "{n_forks} forks on {n_threads} threads");
+    }
+}
+
+#[test]
+fn a_fork_takes_the_memory_that_it_says() {
+    for graph in [residual(), zoo(), wide()] {
+        let network = objective::<f32>(graph, 8);
+        let mut fork = network.fork();
+        let batch = examples(network.executor().graph(), 21, 4);
+        fork.measure(&batch, Pass::EVALUATE).unwrap();
+        // The point, and at most two copies of it as convolutions read them.
+        let point_bytes = size_of_val(network.weights().view().host());
+        let expected = fork.executor().memory_bytes() + point_bytes..=fork.executor().memory_bytes() + 3 * point_bytes;
+        assert!(expected.contains(&network.fork_bytes(21)), "{} is not in {expected:?}", network.fork_bytes(21));
     }
 }

@@ -1,26 +1,21 @@
 //! `landscape plane`: loss and error over the plane through three checkpoints, or through a run's ends and bend.
 
 use crate::args::{Common, PlaneArgs, RefreshArgs};
-use crate::failure::Interrupted;
 use crate::figures;
 use crate::figures::plane_record::{Corner, PlaneCurve, PlaneRecord, PlaneSample, SCHEMA, Surfaces};
-use crate::interrupt;
-use crate::job;
+use crate::measure::Points;
 use crate::output;
 use crate::partial::{self, Partial};
 use crate::path::MeasuredPath;
-use crate::progress::Progress;
 use crate::report;
 use crate::run_folder::{RunFolder, Start, check_same_config};
 use anyhow::{Context, bail};
 use landscape_core::length::uniform_ts;
-use landscape_core::plane::{Cell, Grid, Margins, Plane};
-use landscape_core::profile::{Measured, Values};
+use landscape_core::plane::{Grid, Margins, Plane};
+use landscape_core::profile::Measured;
 use landscape_core::whole::{self, Overwrite};
-use landscape_core::{Batches, Examples, Objective, Pass, Seed, Stateful, Tally};
+use landscape_core::Seed;
 use landscape_network::NetworkObjective;
-use landscape_zoo::data::batches::SeededBatches;
-use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -32,10 +27,6 @@ const MAX_CELLS: usize = 1_000_000;
 
 /// Samples of the curve that are drawn in, as many as the reference takes.
 const N_CURVE_SAMPLES: usize = 61;
-/// Batches are kept ready to use up to this size, and made anew for each cell above it.
-const HELD_BYTES: usize = 256 << 20;
-/// Cells that are measured before the next record is written, per thread.
-const CELLS_AT_ONCE: usize = 4;
 
 /// A plane to measure.
 struct Measurement<'a> {
@@ -46,6 +37,7 @@ struct Measurement<'a> {
     refresh: &'a RefreshArgs,
     fraction: f64,
     weight_decay: f64,
+    memory_bytes: usize,
 }
 
 pub fn run(common: &Common, args: &PlaneArgs) -> anyhow::Result<()> {
@@ -80,6 +72,7 @@ pub fn run(common: &Common, args: &PlaneArgs) -> anyhow::Result<()> {
         refresh: &args.refresh,
         fraction: args.fraction,
         weight_decay,
+        memory_bytes: args.at_once.memory_bytes(),
     };
     let folder = match &path.folder {
         Some(folder) => {
@@ -112,6 +105,7 @@ pub fn measure_run(
     folder: &RunFolder,
     refresh: &RefreshArgs,
     [n_x, n_y]: [usize; 2],
+    memory_bytes: usize,
 ) -> anyhow::Result<Value> {
     let measurement = Measurement {
         plane: plane_of(path)?,
@@ -121,6 +115,7 @@ pub fn measure_run(
         refresh,
         fraction: 1.0,
         weight_decay: path.weight_decay,
+        memory_bytes,
     };
     measurement.write(common, folder)
 }
@@ -187,47 +182,22 @@ impl Measurement<'_> {
         }))
     }
 
-    /// Measures the cells that are not done yet, some at once; each on an objective of its own, so the bits are those of one by one.
+    /// Measures the cells that are not done yet.
     fn measure(&self, common: &Common, partial: &mut Partial<Measured>) -> anyhow::Result<()> {
-        let data = &self.path.data;
-        let train = Held::new(data.train_batches()?)?;
-        let test = Held::new(data.test_batches()?)?;
-        // Without augmentation statistics are taken over what is measured.
-        let augmented = match self.refresh.refresh_augmented {
-            true => Some(Held::new(data.refresh_batches(self.refresh, Seed::new(common.seed))?)?),
-            false => None,
-        };
-        let statistics = augmented.as_ref().unwrap_or(&train);
         let device = landscape_kernels::Device::parse(&common.device)?;
-        let objective = NetworkObjective::<f32>::new(self.path.endpoints[0].graph.clone(), &device, data.loss())?;
-        let n_cells = self.grid.n_cells();
-        let mut progress = Progress::new(common, "plane", n_cells as u64, partial.done.len() as u64);
-        // Kept for all cells: a new one would have to allocate its activations anew.
-        let mut objectives: Vec<_> = (0..rayon::current_num_threads()).map(|_| objective.fork()).collect();
-        let n_at_once = CELLS_AT_ONCE * objectives.len();
-        while partial.done.len() < n_cells {
-            let first = partial.done.len();
-            let cells: Vec<Cell> = (first..n_cells.min(first + n_at_once)).filter_map(|idx| self.grid.cell(idx)).collect();
-            let measure = |objective: &mut NetworkObjective<f32>, cell: &Cell| -> anyhow::Result<Measured> {
-                objective.move_to(self.plane.points(), &self.plane.coefficients(cell.alpha, cell.beta)?)?;
-                objective.refresh(job::norm_refresh(self.refresh.refresh), statistics)?;
-                let squared_norm = objective.weights().squared_norm();
-                let values = |tally| Values::new(&tally, self.weight_decay, squared_norm);
-                Ok(Measured { train: values(train.measure(objective)?), test: Some(values(test.measure(objective)?)) })
-            };
-            let pieces = objectives.par_iter_mut().zip(cells.par_chunks(CELLS_AT_ONCE));
-            let measured: anyhow::Result<Vec<Vec<Measured>>> =
-                pieces.map(|(objective, cells)| cells.iter().map(|cell| measure(objective, cell)).collect()).collect();
-            for piece in measured?.into_iter().flatten() {
-                partial.push(piece)?;
-            }
-            progress.update(partial.done.len() as u64, String::new);
-            if interrupt::asked() && partial.done.len() < n_cells {
-                return Err(Interrupted { resume_hint: "the same command with `--resume` goes on".to_owned() }.into());
-            }
-        }
-        progress.finish();
-        Ok(())
+        let data = &self.path.data;
+        let mut objective = NetworkObjective::<f32>::new(self.path.endpoints[0].graph.clone(), &device, data.loss())?;
+        let cells = (0..self.grid.n_cells()).filter_map(|idx| self.grid.cell(idx));
+        let coefficients = cells.map(|cell| self.plane.coefficients(cell.alpha, cell.beta)).collect::<landscape_core::Result<Vec<_>>>()?;
+        let points = Points {
+            control: self.plane.points(),
+            coefficients: &coefficients,
+            data,
+            refresh: self.refresh,
+            weight_decay: self.weight_decay,
+            memory_bytes: self.memory_bytes,
+        };
+        points.measure(common, "plane", &mut objective, partial)
     }
 
     fn record(&self, folder: &RunFolder, settings: Value, cells: &[Measured]) -> anyhow::Result<PlaneRecord> {
@@ -258,56 +228,6 @@ impl Measurement<'_> {
             n_not_finite,
             curve,
         })
-    }
-}
-
-/// Batches that every cell is measured on: made once where they fit.
-struct Held {
-    source: SeededBatches<f32>,
-    batches: Vec<Examples<f32>>,
-}
-
-impl Held {
-    fn new(source: SeededBatches<f32>) -> anyhow::Result<Self> {
-        let mut batches = Vec::new();
-        let mut n_bytes = 0;
-        for idx in 0..source.n_batches() {
-            let batch = source.batch(0, idx)?;
-            n_bytes += size_of_val(batch.inputs.as_slice());
-            if n_bytes > HELD_BYTES {
-                batches.clear();
-                break;
-            }
-            batches.push(batch);
-        }
-        Ok(Held { source, batches })
-    }
-
-    /// Measures all of them with the stored statistics.
-    fn measure(&self, objective: &mut NetworkObjective<f32>) -> anyhow::Result<Tally> {
-        if self.batches.is_empty() {
-            return job::measure(objective, &self.source);
-        }
-        let mut sum = Tally::default();
-        for batch in &self.batches {
-            sum += objective.measure(batch, Pass::EVALUATE)?;
-        }
-        Ok(sum)
-    }
-}
-
-impl Batches for Held {
-    type Batch = Examples<f32>;
-
-    fn n_batches(&self) -> usize {
-        self.source.n_batches()
-    }
-
-    fn batch(&self, epoch: u64, idx: usize) -> landscape_core::Result<Examples<f32>> {
-        match self.batches.get(idx) {
-            Some(batch) if epoch == 0 => Ok(batch.clone()),
-            _ => self.source.batch(epoch, idx),
-        }
     }
 }
 

@@ -1,20 +1,18 @@
 //! `landscape profile`: loss and error along a run's curve, or along the line between two checkpoints.
 
 use crate::args::{Common, ProfileArgs, RefreshArgs};
-use crate::failure::Interrupted;
 use crate::figures;
-use crate::interrupt;
 use crate::job::{self, Endpoint};
+use crate::measure::Points;
 use crate::output;
 use crate::partial::{self, Partial};
 use crate::path::MeasuredPath;
-use crate::progress::Progress;
 use crate::run_folder::{RunFolder, Start, check_same_config};
 use anyhow::{Context, bail};
 use landscape_core::barrier::Thresholds;
 use landscape_core::length::uniform_ts;
 use landscape_core::profile::{self, Measured, Profile, Sample, Values};
-use landscape_core::{Batches, Examples, Objective, Seed, Stateful};
+use landscape_core::Objective;
 use landscape_network::NetworkObjective;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -31,6 +29,8 @@ pub struct Measurement<'a> {
     pub thresholds: Thresholds,
     /// What the path is called in progress, and the start of the names of its files.
     pub name: &'a str,
+    /// What points that are measured at once may take.
+    pub memory_bytes: usize,
 }
 
 pub fn run(common: &Common, args: &ProfileArgs) -> anyhow::Result<()> {
@@ -82,7 +82,15 @@ pub fn run(common: &Common, args: &ProfileArgs) -> anyhow::Result<()> {
             folder
         }
     };
-    let measurement = Measurement { path: &path, refresh: &args.refresh, n_samples: args.samples, weight_decay, thresholds, name };
+    let measurement = Measurement {
+        path: &path,
+        refresh: &args.refresh,
+        n_samples: args.samples,
+        weight_decay,
+        thresholds,
+        name,
+        memory_bytes: args.at_once.memory_bytes(),
+    };
     let document = measurement.write(common, &folder, args.npz)?;
     if path.folder.is_none() {
         folder.finish(&document)?;
@@ -142,25 +150,19 @@ impl Measurement<'_> {
         let path = self.path;
         let device = landscape_kernels::Device::parse(&common.device)?;
         let mut objective = NetworkObjective::<f32>::new(path.endpoints[0].graph.clone(), &device, path.data.loss())?;
-        let statistics = path.data.refresh_batches(self.refresh, Seed::new(common.seed))?;
         let ts = uniform_ts(self.n_samples)?;
+        let coefficients = ts.iter().map(|&t| path.curve.coefficients(t)).collect::<landscape_core::Result<Vec<_>>>()?;
         let mut partial: Partial<Measured> = Partial::open(&self.partial_path(folder), settings, common.resume)?;
-        let mut progress = Progress::new(common, self.name, ts.len() as u64, partial.done.len() as u64);
-        let mut n_done = 0;
-        let samples = profile::measure_path(&mut objective, &path.points, path.curve.as_ref(), &ts, |objective, _| {
-            n_done += 1;
-            if let Some(measured) = partial.done.get(n_done - 1) {
-                return Ok::<_, anyhow::Error>(*measured);
-            }
-            let measured = self.refreshed(objective, &statistics)?;
-            partial.push(measured)?;
-            progress.update(n_done as u64, || format!("loss {:.4}", measured.train.loss));
-            if interrupt::asked() && n_done < ts.len() {
-                return Err(Interrupted { resume_hint: "the same command with `--resume` goes on".to_owned() }.into());
-            }
-            Ok(measured)
-        })?;
-        progress.finish();
+        let points = Points {
+            control: &path.points,
+            coefficients: &coefficients,
+            data: &path.data,
+            refresh: self.refresh,
+            weight_decay: self.weight_decay,
+            memory_bytes: self.memory_bytes,
+        };
+        points.measure(common, self.name, &mut objective, &mut partial)?;
+        let samples = profile::samples(&path.points, path.curve.as_ref(), &ts, &partial.done)?;
         let mut profile = Profile::of(samples, path.curve.as_ref(), self.weight_decay, self.thresholds)?;
         let (first, last) = (path.endpoints.first(), path.endpoints.last());
         for (name, endpoint, sample) in [("the start", first, profile.points.first()), ("the end", last, profile.points.last())] {
@@ -174,16 +176,6 @@ impl Measurement<'_> {
 
     fn partial_path(&self, folder: &RunFolder) -> PathBuf {
         folder.file(&format!("{}.partial.jsonl", self.name))
-    }
-
-    /// Measures where the objective stands, with statistics taken anew.
-    pub fn refreshed(
-        &self,
-        objective: &mut NetworkObjective<f32>,
-        batches: &dyn Batches<Batch = Examples<f32>>,
-    ) -> anyhow::Result<Measured> {
-        objective.refresh(job::norm_refresh(self.refresh.refresh), batches)?;
-        self.measured(objective)
     }
 
     fn stored(&self, objective: &mut NetworkObjective<f32>, endpoint: &Endpoint) -> anyhow::Result<Measured> {

@@ -15,6 +15,7 @@ pub mod idx;
 pub mod cifar;
 pub mod npz;
 pub mod batches;
+pub mod held;
 
 mod source;
 mod npy;
