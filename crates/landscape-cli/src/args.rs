@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::commands::Seeds;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -198,6 +199,10 @@ pub struct TrainArgs {
     /// Measure on the test split every N epochs, and at the end
     #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     pub eval_every: u64,
+    /// Train a network for each seed from FIRST up to, and without, END, one per thread, into the folder `--out`; each is what
+    /// `--seed` alone would give
+    #[arg(long, value_name = "FIRST..END", conflicts_with = "seed", allow_hyphen_values = true)]
+    pub seeds: Option<Seeds>,
 }
 
 #[derive(Debug, Args, Clone)]

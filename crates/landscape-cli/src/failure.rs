@@ -30,6 +30,27 @@ impl std::fmt::Display for NoNumbers {
     }
 }
 
+/// Some of many networks diverged; the others are trained.
+#[derive(Debug)]
+pub struct SomeFailed {
+    pub n_failed: usize,
+    pub n_networks: usize,
+}
+
+impl std::fmt::Display for SomeFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {} networks diverged; try a smaller `--lr`", self.n_failed, self.n_networks)
+    }
+}
+
+impl std::error::Error for SomeFailed {}
+
+/// Whether training came to numbers that are none.
+pub fn is_divergence(error: &anyhow::Error) -> bool {
+    let diverged = |cause: &(dyn std::error::Error + 'static)| matches!(cause.downcast_ref(), Some(TrainError::Diverged { .. }));
+    error.downcast_ref::<NoNumbers>().is_some() || error.chain().any(diverged)
+}
+
 /// Prints the error and gives its exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     let code = exit_code(error);
@@ -40,7 +61,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 /// The chain of causes. Errors of the libraries end with their cause, which is not said twice.
-fn message(error: &anyhow::Error) -> String {
+pub fn message(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let part = cause.to_string();
@@ -53,7 +74,7 @@ fn message(error: &anyhow::Error) -> String {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.downcast_ref::<NoNumbers>().is_some() {
+    if is_divergence(error) || error.downcast_ref::<SomeFailed>().is_some() {
         return 1;
     }
     for cause in error.chain() {
@@ -61,7 +82,6 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             return 130;
         }
         let core = match cause.downcast_ref::<TrainError>() {
-            Some(TrainError::Diverged { .. }) => return 1,
             Some(TrainError::Core(core)) => Some(core),
             _ => cause.downcast_ref::<CoreError>(),
         };
@@ -107,6 +127,9 @@ mod tests {
         let not_finite = || CoreError::NotFinite { tensor: "w".into(), idx: 0, value: f64::NAN };
         assert_eq!(exit_code(&not_finite().into()), 2, "in an input");
         assert_eq!(exit_code(&anyhow::Error::from(not_finite()).context(NoNumbers)), 1, "after training");
+        let diverged = || anyhow::Error::from(TrainError::Diverged { step: 3, loss_nats: f64::NAN });
+        assert!(is_divergence(&diverged()) && is_divergence(&diverged().context("seed 3")) && !is_divergence(&not_finite().into()));
+        assert_eq!([exit_code(&diverged()), exit_code(&SomeFailed { n_failed: 1, n_networks: 2 }.into())], [1; 2]);
         assert_eq!(exit_code(&Interrupted { resume_hint: String::new() }.into()), 130);
     }
 }

@@ -153,6 +153,11 @@ impl RunFolder {
         Ok(Found::Nothing)
     }
 
+    /// [`RunFolder::clear`] where there is a run, nothing where there is none.
+    pub fn clear_run(&self) -> anyhow::Result<()> {
+        if self.path.is_dir() { self.clear() } else { Ok(()) }
+    }
+
     /// Removes the files that runs write, and nothing else: a folder may hold what is not ours.
     fn clear(&self) -> anyhow::Result<()> {
         whole::remove_stale(&self.path)?;

@@ -7,8 +7,11 @@ mod plane;
 mod point;
 mod profile;
 mod report;
+mod seeds;
 mod train;
 mod training;
+
+pub use seeds::Seeds;
 
 use crate::args::{Cli, Command};
 use clap::CommandFactory;

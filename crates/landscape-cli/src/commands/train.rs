@@ -1,5 +1,6 @@
 //! `landscape train`: one network, from scratch or from a checkpoint.
 
+use super::seeds;
 use super::training::Run;
 use crate::args::{Common, OptimizerName, TrainArgs};
 use crate::failure::NoNumbers;
@@ -40,34 +41,16 @@ pub fn optimizer(name: OptimizerName, lr: Option<f64>, sgd_lr: f64) -> Optimizer
 
 pub fn run(common: &Common, args: &TrainArgs) -> anyhow::Result<()> {
     let started = Instant::now();
+    let job = Job::of_args(args)?;
+    if let Some(seeds) = args.seeds {
+        return seeds::run(common, &job, seeds);
+    }
     let out = match &common.out {
         Some(path) => path.clone(),
         None if common.resume => bail!("`--resume` needs `--out`: which run is to go on?"),
         None => run_folder::numbered(".safetensors")?,
     };
     job::check_output_file(&out)?;
-    if args.eval_every == 0 {
-        bail!("`--eval-every` must be at least 1, got 0");
-    }
-    let from = args.init_from.as_deref().map(job::read_checkpoint).transpose()?;
-    let data = Data::open(&args.data, from.as_ref().and_then(|c| c.metadata.as_ref()), args.init_from.as_deref())?;
-    let fit = FitConfig {
-        epochs: args.epochs,
-        optimizer: optimizer(args.optimizer, args.lr, 0.05),
-        schedule: args.schedule.parse()?,
-        weight_decay: args.weight_decay,
-        decay_on: DecayOn::ControlPoints,
-    };
-    fit.check()?;
-    let job = Job {
-        model: args.model.clone(),
-        augment: !args.no_augment && data.augments(),
-        data,
-        fit,
-        batch_size: args.batch_size,
-        init_from: args.init_from.clone(),
-        eval_every: args.eval_every,
-    };
     let result = train(common, &job, &out, started)?;
     output::result(common, &result, &describe(&result))
 }
@@ -75,30 +58,10 @@ pub fn run(common: &Common, args: &TrainArgs) -> anyhow::Result<()> {
 /// Trains and writes the checkpoint `out`; gives the JSON result. On a finished run it changes nothing.
 pub fn train(common: &Common, job: &Job, out: &Path, started: Instant) -> anyhow::Result<Value> {
     let seed = Seed::new(common.seed);
-    let from = job.init_from.as_deref().map(|path| job::load_endpoint(common, path, job.model.as_deref(), &job.data)).transpose()?;
-    let graph = match &from {
-        Some(endpoint) => endpoint.graph.clone(),
-        None => {
-            let spec = job.model.as_deref().unwrap_or("mlp");
-            Arc::new(landscape_zoo::models::build(spec, &job.data.dataset.input_shape, job.data.dataset.n_outputs())?)
-        }
-    };
-    job.data.check_graph(&graph)?;
-    job::check_memory(&graph, 5, "--model")?;
+    let (graph, from) = job.start(common)?;
     let device = landscape_kernels::Device::parse(&common.device)?;
-    let config = json!({
-        "schema": "landscape-run/1",
-        "command": "train",
-        "model": job.model,
-        "graph": serde_json::from_str::<Value>(&graph.to_json())?,
-        "data": job.data.to_json(),
-        "fit": job.fit,
-        "batch_size": job.batch_size,
-        "augment": job.augment,
-        "init_from": job.init_from,
-        "eval_every": job.eval_every,
-        "seed": common.seed,
-    });
+    let mut config = job.config(&graph)?;
+    config["seed"] = json!(common.seed);
     let mut objective = NetworkObjective::<f32>::new(graph.clone(), &device, job.data.loss())?;
     let (weights, buffers) = match &from {
         Some(endpoint) => ((*endpoint.params).clone(), endpoint.buffers.clone()),
@@ -149,6 +112,68 @@ pub fn train(common: &Common, job: &Job, out: &Path, started: Instant) -> anyhow
 }
 
 impl Job {
+    /// What the command line asks for.
+    fn of_args(args: &TrainArgs) -> anyhow::Result<Self> {
+        if args.eval_every == 0 {
+            bail!("`--eval-every` must be at least 1, got 0");
+        }
+        let from = args.init_from.as_deref().map(job::read_checkpoint).transpose()?;
+        let data = Data::open(&args.data, from.as_ref().and_then(|c| c.metadata.as_ref()), args.init_from.as_deref())?;
+        let fit = FitConfig {
+            epochs: args.epochs,
+            optimizer: optimizer(args.optimizer, args.lr, 0.05),
+            schedule: args.schedule.parse()?,
+            weight_decay: args.weight_decay,
+            decay_on: DecayOn::ControlPoints,
+        };
+        fit.check()?;
+        Ok(Job {
+            model: args.model.clone(),
+            augment: !args.no_augment && data.augments(),
+            data,
+            fit,
+            batch_size: args.batch_size,
+            init_from: args.init_from.clone(),
+            eval_every: args.eval_every,
+        })
+    }
+
+    /// The network: that of `--init-from`, or a new one.
+    pub fn graph(&self, common: &Common) -> anyhow::Result<Arc<Graph>> {
+        Ok(self.start(common)?.0)
+    }
+
+    /// The network and, where training starts from a checkpoint, that.
+    fn start(&self, common: &Common) -> anyhow::Result<(Arc<Graph>, Option<job::Endpoint>)> {
+        let from = self.init_from.as_deref().map(|path| job::load_endpoint(common, path, self.model.as_deref(), &self.data)).transpose()?;
+        let graph = match &from {
+            Some(endpoint) => endpoint.graph.clone(),
+            None => {
+                let spec = self.model.as_deref().unwrap_or("mlp");
+                Arc::new(landscape_zoo::models::build(spec, &self.data.dataset.input_shape, self.data.dataset.n_outputs())?)
+            }
+        };
+        self.data.check_graph(&graph)?;
+        job::check_memory(&graph, 5, "--model")?;
+        Ok((graph, from))
+    }
+
+    /// What the run folder keeps, apart from the seed.
+    pub fn config(&self, graph: &Graph) -> anyhow::Result<Value> {
+        Ok(json!({
+            "schema": "landscape-run/1",
+            "command": "train",
+            "model": self.model,
+            "graph": serde_json::from_str::<Value>(&graph.to_json())?,
+            "data": self.data.to_json(),
+            "fit": self.fit,
+            "batch_size": self.batch_size,
+            "augment": self.augment,
+            "init_from": self.init_from,
+            "eval_every": self.eval_every,
+        }))
+    }
+
     fn checkpoint(
         &self,
         common: &Common,

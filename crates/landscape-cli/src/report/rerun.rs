@@ -11,6 +11,7 @@ pub fn commands(run: &str, config: &Value, profiles: &[(Value, Straight)], plane
     let mut lines = Vec::new();
     match command {
         "train" => lines.push(train(run, config)),
+        "train-seeds" => lines.push(train_into(run, config).option("--seeds", &config["seeds"])),
         "connect" => lines.push(connect(run, config)),
         "demo" => lines.push(Line::new("demo").option("--model", &config["model"]).option("--seed", &config["seed"]).out(run)),
         _ => {}
@@ -122,9 +123,12 @@ fn kebab(name: &str) -> String {
 
 fn train(run: &str, config: &Value) -> Line {
     // The folder `X.run` stands beside the checkpoint that `--out` named.
-    let out = format!("{}.safetensors", run.strip_suffix(".run").unwrap_or(run));
+    train_into(&format!("{}.safetensors", run.strip_suffix(".run").unwrap_or(run)), config)
+}
+
+fn train_into(out: &str, config: &Value) -> Line {
     let line = Line::new("train").option("--model", &config["model"]).option("--data", &config["data"]["spec"]);
-    fitted(line, config, &config["fit"]).option("--init-from", &config["init_from"]).option("--eval-every", &config["eval_every"]).out(&out)
+    fitted(line, config, &config["fit"]).option("--init-from", &config["init_from"]).option("--eval-every", &config["eval_every"]).out(out)
 }
 
 fn connect(run: &str, config: &Value) -> Line {
