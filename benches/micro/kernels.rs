@@ -24,7 +24,7 @@ fn values(n: usize) -> Vec<f32> {
 fn convolution(criterion: &mut Criterion) {
     // (input channels, output channels, height and width, kernel, stride)
     let layers = [(3, 16, 32, 3, 1), (16, 16, 32, 3, 1), (16, 32, 32, 3, 2), (16, 32, 32, 1, 2), (32, 32, 16, 3, 1), (64, 64, 8, 3, 1)];
-    let wide = [(64, 64, 32, 3, 1), (256, 256, 8, 3, 1), (512, 512, 4, 3, 1)];
+    let wide = [(64, 64, 32, 3, 1), (128, 128, 16, 3, 1), (256, 256, 8, 3, 1), (512, 512, 4, 3, 1)];
     let mut group = criterion.benchmark_group(format!("conv2d {}", gemm::kernel_path()));
     group.sample_size(10).warm_up_time(WARM_UP).measurement_time(MEASUREMENT);
     for (inputs, outputs, size, kernel, stride) in layers.into_iter().chain(wide) {

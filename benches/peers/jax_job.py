@@ -4,8 +4,6 @@ The networks differ by seed alone and see the same data, each in an order of its
 
 import os
 
-REQUEST_THREADS = None
-
 import numpy as np
 
 import worker
@@ -18,6 +16,15 @@ import jax
 import jax.numpy as jnp
 
 IDLE_BYTES = worker.resident_bytes()
+
+
+def digits(folder):
+    data = {}
+    for split, name in (("train", "train"), ("test", "t10k")):
+        images = worker.idx(f"{folder}/{name}-images-idx3-ubyte", 3)
+        data[f"x_{split}"] = images.reshape(len(images), -1).astype(np.float32) / 16
+        data[f"y_{split}"] = worker.idx(f"{folder}/{name}-labels-idx1-ubyte", 1).astype(np.int32)
+    return data
 
 
 def train_networks(widths, data, n_networks, n_epochs, n_batch, lr, momentum, decay):
@@ -63,7 +70,7 @@ def train_networks(widths, data, n_networks, n_epochs, n_batch, lr, momentum, de
         return jax.lax.scan(step, (layers, velocity), parts)[0]
 
     epochs = jax.jit(jax.vmap(epoch, in_axes=(0, 0, 0, None)), donate_argnums=(0, 1))
-    accuracies = jax.jit(jax.vmap(lambda layers: (logits(layers, x_test).argmax(1) == y_test).mean()))
+    errors = jax.jit(jax.vmap(lambda layers: (logits(layers, x_test).argmax(1) != y_test).mean()))
 
     def factor(share):
         return 1.0 if share <= 0.5 else max(0.01, 1.0 - (share - 0.5) / 0.4 * 0.99)
@@ -75,7 +82,7 @@ def train_networks(widths, data, n_networks, n_epochs, n_batch, lr, momentum, de
         for e in range(n_epochs):
             keys = jax.vmap(lambda k: jax.random.fold_in(k, e))(keys)
             layers, velocity = epochs(layers, velocity, keys, lr * factor(e / n_epochs))
-        return float(jax.block_until_ready(accuracies(layers)).mean())
+        return float(jax.block_until_ready(errors(layers)).mean())
 
     return once
 
@@ -85,7 +92,7 @@ def set_up():
         worker.skip(f"this peer has no job `{REQUEST['job']}`")
     r = REQUEST
     widths = [int(w) for w in r["model"][4:].split("-")]
-    once = train_networks(widths, np.load(r["data"]), r["networks"], r["epochs"], r["batch"], r["lr"], 0.9, r["weight_decay"])
+    once = train_networks(widths, digits(r["folder"]), r["networks"], r["epochs"], r["batch"], r["lr"], 0.9, r["weight_decay"])
     return [once()], worker.timed(once), {}
 
 

@@ -212,13 +212,6 @@ def weight_space(operation, n, n_points):
     return answer, worker.timed(once), {"bytes": 4 * n_vectors * n}
 
 
-def idx(path, n_dims):
-    with open(path, "rb") as file:
-        data = np.frombuffer(file.read(), np.uint8)
-    shape = data[4:4 + 4 * n_dims].view(">u4").astype(int)
-    return data[4 + 4 * n_dims:].reshape(shape)
-
-
 def plane(model, folder, grid, n_batch, margin):
     """`plane.py` of dnn-mode-connectivity: orthonormal axes through three networks, the loss at every cell of the grid; measured, as
     `landscape plane` measures, on both splits. The data are decoded once, outside the time."""
@@ -226,8 +219,8 @@ def plane(model, folder, grid, n_batch, margin):
     rows = [torch.cat([t.flatten() for t in models.point(net, SEED, k)]) for k in range(3)]
     splits = []
     for name in ("train", "t10k"):
-        x = torch.from_numpy(idx(f"{folder}/{name}-images-idx3-ubyte", 3).astype(np.float32) / 255).flatten(1)
-        y = torch.from_numpy(idx(f"{folder}/{name}-labels-idx1-ubyte", 1).astype(np.int64))
+        x = torch.from_numpy(worker.idx(f"{folder}/{name}-images-idx3-ubyte", 3).astype(np.float32) / 255).flatten(1)
+        y = torch.from_numpy(worker.idx(f"{folder}/{name}-labels-idx1-ubyte", 1).astype(np.int64))
         splits.append(list(zip(x.split(n_batch), y.split(n_batch))))
     u = rows[2] - rows[0]
     dx = u.norm()

@@ -1,6 +1,7 @@
 //! What a job is asked to do: the JSON argument of `landscape-bench-job` and of every peer.
 
 use serde::Deserialize;
+use std::path::PathBuf;
 
 /// One job, with what all jobs share.
 #[derive(Debug, Clone, Deserialize)]
@@ -87,7 +88,12 @@ pub enum Job {
         /// Examples to test with.
         n_test: usize,
         /// The folder to write them to.
-        folder: std::path::PathBuf,
+        folder: PathBuf,
+    },
+    /// Nothing timed: the embedded digits as files, for peers that cannot read our executable.
+    Digits {
+        /// The folder to write them to.
+        folder: PathBuf,
     },
 }
 

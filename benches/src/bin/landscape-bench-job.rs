@@ -10,6 +10,7 @@ fn main() -> anyhow::Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(request.threads).build_global()?;
     match &request.job {
         Job::Files { model, n_train, n_test, folder } => jobs::files::write(model, *n_train, *n_test, folder, request.seed),
+        Job::Digits { folder } => jobs::files::write_digits(folder),
         _ => worker::serve(&request, std::io::stdin().lock(), std::io::stdout().lock()),
     }
 }

@@ -6,6 +6,7 @@ use landscape_core::checkpoint::{Checkpoint, Dtypes, Metadata};
 use landscape_core::metadata::FORMAT_VERSION;
 use landscape_core::whole::Overwrite;
 use landscape_core::{Buffers, ParamLayout};
+use landscape_zoo::data::{self, Inputs, SplitTargets};
 use landscape_zoo::models;
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +42,25 @@ pub fn write(model: &str, n_train: usize, n_test: usize, folder: &Path, seed: u6
         write_idx(&folder.join(format!("{name}-images-idx3-ubyte")), &[n, SIZE, SIZE], pixels)?;
         let labels = (0..n as u64).map(|i| (values::N_CLASSES as f64 * uniform(stream(seed, "labels", split), i)) as u8);
         write_idx(&folder.join(format!("{name}-labels-idx1-ubyte")), &[n], labels)?;
+    }
+    Ok(())
+}
+
+/// Writes the digits that are embedded in `landscape-zoo`, in the same format: bytes from 0 to 16.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write_digits(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let digits = data::open("digits")?;
+    for (name, split) in [("train", &digits.train), ("t10k", &digits.test)] {
+        let (Inputs::U8(pixels), SplitTargets::Classes(labels)) = (&split.inputs, &split.targets) else {
+            anyhow::bail!("the digits are no bytes with classes any more");
+        };
+        let [_, height, width] = split.input_shape[..] else { anyhow::bail!("the digits are no images any more") };
+        let (images, classes) = (format!("{name}-images-idx3-ubyte"), format!("{name}-labels-idx1-ubyte"));
+        write_idx(&folder.join(images), &[split.n_examples, height, width], pixels.iter().copied())?;
+        write_idx(&folder.join(classes), &[split.n_examples], labels.iter().map(|&label| label as u8))?;
     }
     Ok(())
 }

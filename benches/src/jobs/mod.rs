@@ -37,7 +37,7 @@ pub fn set_up(request: &Request) -> anyhow::Result<Box<dyn Work>> {
             Box::new(weight_space::Operation::new(*operation, *parameters, *points, seed)?)
         }
         Job::Triad { parameters } => Box::new(weight_space::Triad::new(*parameters, seed)),
-        Job::Files { .. } => bail!("`files` is not a job that is timed"),
+        Job::Files { .. } | Job::Digits { .. } => bail!("writing files is not a job that is timed"),
     })
 }
 
