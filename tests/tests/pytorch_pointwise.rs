@@ -47,7 +47,7 @@ fn cross_entropy_sums_and_counts() -> Result<()> {
     let golden = Golden::open("ops")?.at("cross entropy")?;
     let logits: Vec<f64> = named("x", 30).into_iter().map(|v| 10.0 * v).collect();
     let mut dx = vec![0.0; 30];
-    let sums = loss::cross_entropy(6, 5, view(&logits), &labels("labels", 6, 5), Some((view_mut(&mut dx), 1.0)))?;
+    let sums = loss::cross_entropy(6, 5, view(&logits), (&labels("labels", 6, 5)).into(), Some((view_mut(&mut dx), 1.0)))?;
     let loss_sum = golden.at("loss_sum")?.number()?;
     assert!((sums.loss_nats_sum - loss_sum).abs() < TOLERANCE * loss_sum, "{} is not {loss_sum}", sums.loss_nats_sum);
     assert_eq!(sums.n_wrong as f64, golden.at("n_wrong")?.number()?);

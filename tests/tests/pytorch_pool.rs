@@ -72,8 +72,8 @@ fn max_pools_with_ties_going_to_the_first() -> Result<()> {
     for case in Pooled::all("max pool")? {
         let shape = case.shape()?;
         let (mut y, mut dx, mut argmax) = (vec![0.0; case.dy.len()], vec![0.0; case.x.len()], vec![0; case.dy.len()]);
-        pool::max_forward(&shape, view(&case.x), view_mut(&mut y), &mut argmax)?;
-        pool::max_backward(&shape, &argmax, view(&case.dy), view_mut(&mut dx), Accumulate::Overwrite)?;
+        pool::max_forward(&shape, view(&case.x), view_mut(&mut y), (&mut argmax).into())?;
+        pool::max_backward(&shape, (&argmax).into(), view(&case.dy), view_mut(&mut dx), Accumulate::Overwrite)?;
         case.check(&y, &dx)?;
     }
     Ok(())

@@ -46,8 +46,8 @@ fn flags_out_of_range_are_named() {
         (&["--threads", "100000"], &["--threads", "100000"]),
         (&["--seed", "-1"], &["--seed", "-1"]),
         (&["--max-steps", "x"], &["--max-steps", "x"]),
-        (&["--device", "cuda"], &["cuda", "not built yet"]),
-        (&["--device", "cuda:1"], &["cuda:1", "not built yet"]),
+        (&["--device", "cuda"], &["cuda", "--features cuda"]),
+        (&["--device", "cuda:1"], &["cuda:1", "--features cuda"]),
         (&["--device", "tpu"], &["tpu", "cpu"]),
         (&["--colour", "red"], &["--colour"]),
         (&["extra"], &["extra"]),
@@ -67,7 +67,7 @@ fn flags_out_of_range_are_named() {
         (&["--decay-on", "nope"], &["--decay-on", "nope"]),
         (&["--epochs", "0"], &["epochs", "0"]),
         (&["--batch-size", "0"], &["batch_size", "0"]),
-        (&["--device", "cuda"], &["cuda", "not built yet"]),
+        (&["--device", "cuda"], &["cuda", "--features cuda"]),
     ] {
         sandbox.refused(&[&["connect", A, B, "--out", "new"], flags].concat(), needles);
         sandbox.refused(&[&["connect", A, B], flags].concat(), needles);
@@ -85,7 +85,7 @@ fn flags_out_of_range_are_named() {
             (&["--lmc-fraction", "-1"], &["lmc_fraction", "-1"]),
             (&["--connected-ratio", "nan"], &["connected_ratio", "NaN"]),
             (&["--refresh", "nope"], &["--refresh", "nope", "batch-average", "sequential"]),
-            (&["--device", "cuda"], &["cuda", "not built yet"]),
+            (&["--device", "cuda"], &["cuda", "--features cuda"]),
         ] {
             sandbox.refused(&[args, flags].concat(), needles);
         }
@@ -114,7 +114,7 @@ fn flags_out_of_range_are_named() {
             (&["--margin", "nan"], &["--margin", "NaN"]),
             (&["--margin", "-7"], &["--margin", "-7"]),
             (&["--batch-size", "0"], &["batch_size", "0"]),
-            (&["--device", "cuda"], &["cuda", "not built yet"]),
+            (&["--device", "cuda"], &["cuda", "--features cuda"]),
         ] {
             sandbox.refused(&[args, flags].concat(), needles);
         }
@@ -122,7 +122,7 @@ fn flags_out_of_range_are_named() {
     sandbox.refused(&["plane", A, B], &["three checkpoints", "2"]);
     sandbox.refused(&["plane", A, A, A], &["plane"]);
     sandbox.refused(&["demo", "--model", "nope", "--out", "demo"], &["nope"]);
-    sandbox.refused(&["demo", "--device", "cuda", "--out", "demo"], &["cuda", "not built yet"]);
+    sandbox.refused(&["demo", "--device", "cuda", "--out", "demo"], &["cuda", "--features cuda"]);
     sandbox.refused(&["nothing"], &["nothing"]);
     sandbox.refused(&[], &["Usage"]);
     assert!(!sandbox.path("runs").exists());

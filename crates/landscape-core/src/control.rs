@@ -159,7 +159,7 @@ mod tests {
                 assert_eq!(bits(&end), bits(points.point(k)), "{kind:?} of {n_points} at {t}");
             }
             if n_points > 2 {
-                points.free_mut(1).unwrap().view_mut().fill(T::from_f64(f64::NAN));
+                points.free_mut(1).unwrap().view_mut().fill(T::from_f64(f64::NAN)).unwrap();
                 let end = points.blend(&curve.coefficients(1.0).unwrap()).unwrap();
                 assert!(end.check_finite().is_ok(), "a diverged bend does not reach the ends");
             }

@@ -49,8 +49,29 @@ impl<T: Real> Flat<T> {
     }
 
     /// A copy of the coordinates on the host.
+    ///
+    /// # Panics
+    /// If they are on an accelerator and it failed; [`Flat::to_host`] says how.
     pub fn to_vec(&self) -> Vec<T> {
-        self.data.to_host()
+        self.data.to_host().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The same point on the host.
+    ///
+    /// # Errors
+    /// If it is on an accelerator and that failed.
+    pub fn to_host(&self) -> Result<Flat<T>> {
+        self.to_device(&Device::Cpu)
+    }
+
+    /// The same point on `device`.
+    ///
+    /// # Errors
+    /// If an accelerator failed.
+    pub fn to_device(&self, device: &Device) -> Result<Flat<T>> {
+        let mut moved = Flat::zeros(&self.layout, device);
+        moved.view_mut().copy_from(self.view())?;
+        Ok(moved)
     }
 
     /// Where the numbers live.
@@ -80,13 +101,17 @@ impl<T: Real> Flat<T> {
     /// If the layouts differ.
     pub fn distance(&self, other: &Flat<T>) -> Result<f64> {
         self.layout.check_same("the first point", &other.layout, "the second point")?;
-        let squares = self.view().host().iter().zip(other.view().host()).map(|(a, b)| (a.to_f64() - b.to_f64()).powi(2));
+        let (own, other) = (self.view().read()?, other.view().read()?);
+        let squares = own.iter().zip(other.iter()).map(|(a, b)| (a.to_f64() - b.to_f64()).powi(2));
         Ok(squares.sum::<f64>().sqrt())
     }
 
     /// ‖w‖² in f64.
     pub fn squared_norm(&self) -> f64 {
-        self.view().host().iter().map(|v| v.to_f64() * v.to_f64()).sum()
+        match self.view() {
+            View::Host(values) => values.iter().map(|v| v.to_f64() * v.to_f64()).sum(),
+            View::Device(_) => self.to_vec().iter().map(|v| v.to_f64() * v.to_f64()).sum(),
+        }
     }
 
     /// Fails on the first NaN or infinity.
@@ -94,7 +119,7 @@ impl<T: Real> Flat<T> {
     /// # Errors
     /// [`Error::NotFinite`], naming tensor and element.
     pub fn check_finite(&self) -> Result<()> {
-        let values = self.view().host();
+        let values = self.view().read()?;
         for spec in self.layout.tensors() {
             if let Some(idx) = values[spec.range()].iter().position(|v| !v.is_finite()) {
                 let value = values[spec.offset + idx].to_f64();

@@ -42,10 +42,10 @@ pub enum Error {
         n_classes: usize,
     },
     /// A device that this build has no kernels for.
-    #[error("device `{0}` is not built yet")]
+    #[error("device `{0}` is not in this build: build it with `--features cuda`")]
     NotBuilt(String),
     /// A device name that cannot be read.
-    #[error("device must be `cpu` or `cuda:N`, got `{0}`")]
+    #[error("device must be `cpu`, `cuda:N` or `cuda:N,M,…`, got `{0}`")]
     UnknownDevice(String),
     /// A name of an instruction set that cannot be read.
     #[error("kernels must be `avx512`, `avx2` or `portable`, got `{0}`")]
@@ -65,6 +65,47 @@ pub enum Error {
         wanted: Level,
         /// What runs.
         fixed: Level,
+    },
+    /// More devices than one where one is wanted.
+    #[error("device must be one, got `{0}`")]
+    SeveralDevices(String),
+    /// A GPU that is not there.
+    #[error("device `{device}` cannot be opened: {reason}")]
+    NoDevice {
+        /// Its name.
+        device: String,
+        /// Why.
+        reason: String,
+    },
+    /// Operands of one call stand on different devices.
+    #[error("`{op}`: `{operand}` must be on {expected}, got one on {got}")]
+    Place {
+        /// The kernel that was called.
+        op: &'static str,
+        /// The first operand that stands elsewhere.
+        operand: &'static str,
+        /// Where the operands before it stand.
+        expected: String,
+        /// Where it stands.
+        got: String,
+    },
+    /// An accelerator failed, now or in work that it was given before.
+    #[error("`{op}` failed on {device}: {reason}")]
+    Device {
+        /// What was being done.
+        op: &'static str,
+        /// Where.
+        device: String,
+        /// What the driver or the library says.
+        reason: String,
+    },
+    /// There are no kernels of an op for this scalar or this device.
+    #[error("`{op}` has no kernels for {what}")]
+    NoKernel {
+        /// The kernel that was called.
+        op: &'static str,
+        /// The scalar or device.
+        what: String,
     },
 }
 

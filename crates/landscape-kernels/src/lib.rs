@@ -12,7 +12,14 @@
 pub mod error;
 pub mod memory;
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(not(feature = "cuda"))]
+mod no_cuda;
+
 mod check;
+#[macro_use]
+mod dispatch;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod naive;
@@ -35,4 +42,4 @@ pub mod blend;
 pub mod step;
 
 pub use error::{Error, Result};
-pub use memory::{Accumulate, Device, Memory, Real, View, ViewMut};
+pub use memory::{Accumulate, Device, Element, Memory, Real, View, ViewMut};

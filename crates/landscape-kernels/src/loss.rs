@@ -33,7 +33,7 @@ pub struct LossSums {
 ///
 /// ```
 /// use landscape_kernels::{View, loss::cross_entropy};
-/// let sums = cross_entropy(2, 2, View::Host(&[0.0_f32, 0.0, 3.0, -3.0]), &[0, 1], None)?;
+/// let sums = cross_entropy(2, 2, View::Host(&[0.0_f32, 0.0, 3.0, -3.0]), View::Host(&[0, 1]), None)?;
 /// assert_eq!(sums.n_wrong, 1); // of equal logits the first counts
 /// assert!((sums.loss_nats_sum - (2.0_f64.ln() + 6.0 + (-6.0_f64).exp().ln_1p())).abs() < 1e-12);
 /// # Ok::<(), landscape_kernels::Error>(())
@@ -42,7 +42,7 @@ pub fn cross_entropy<T: Real>(
     n_rows: usize,
     n_classes: usize,
     logits: View<'_, T>,
-    labels: &[u32],
+    labels: View<'_, u32>,
     gradient: Option<(ViewMut<'_, T>, f64)>,
 ) -> Result<LossSums> {
     const OP: &str = "cross_entropy";
@@ -52,6 +52,7 @@ pub fn cross_entropy<T: Real>(
     if let Some((gradient, _)) = &gradient {
         check_len(OP, "gradient", n, gradient.len())?;
     }
+    let labels = labels.host();
     if let Some((row, &label)) = labels.iter().enumerate().find(|(_, label)| **label as usize >= n_classes) {
         return Err(Error::Label { op: OP, row, label, n_classes });
     }
@@ -180,8 +181,8 @@ mod tests {
 
     fn cross<T: Real>(n_rows: usize, n_classes: usize, z: &[T], labels: &[u32], scale: f64) -> (LossSums, Vec<T>) {
         let mut gradient = vec![T::ONE; z.len()];
-        let sums = cross_entropy(n_rows, n_classes, z.into(), labels, Some(((&mut gradient).into(), scale))).expect("a good call");
-        let again = cross_entropy(n_rows, n_classes, z.into(), labels, None).expect("a good call");
+        let sums = cross_entropy(n_rows, n_classes, z.into(), labels.into(), Some(((&mut gradient).into(), scale))).expect("a good call");
+        let again = cross_entropy(n_rows, n_classes, z.into(), labels.into(), None).expect("a good call");
         assert_eq!(sums, again);
         (sums, gradient)
     }
@@ -247,7 +248,7 @@ mod tests {
             z[nan_idx] = f32::NAN;
             let mut gradient = [0.0; 3];
             for label in 0..3 {
-                let sums = cross_entropy(1, 3, (&z[..]).into(), &[label], Some(((&mut gradient[..]).into(), 1.0))).expect("a good call");
+                let sums = cross_entropy(1, 3, (&z[..]).into(), View::Host(&[label]), Some(((&mut gradient[..]).into(), 1.0))).expect("a good call");
                 assert!(sums.loss_nats_sum.is_nan() && sums.n_wrong == 1);
                 assert!(gradient.iter().all(|g| g.is_nan()));
             }
@@ -274,7 +275,7 @@ mod tests {
         let z = [0.0_f32; 6];
         let mut gradient = [7.0_f32; 6];
         let mut call = |n_rows, n, n_logits: usize, labels: &[u32], n_gradient: usize| {
-            cross_entropy(n_rows, n, (&z[..n_logits]).into(), labels, Some(((&mut gradient[..n_gradient]).into(), 1.0))).map(|_| ())
+            cross_entropy(n_rows, n, (&z[..n_logits]).into(), labels.into(), Some(((&mut gradient[..n_gradient]).into(), 1.0))).map(|_| ())
         };
         assert!(call(2, 3, 5, &[0, 0], 6).is_err());
         assert!(call(2, 3, 6, &[0], 6).is_err());

@@ -1,21 +1,29 @@
 //! Where numbers live: [`Device`], [`Memory`] and its views, and the sealed scalar [`Real`].
 //!
-//! Every op takes views and matches on them once, so a second kind of memory is a second arm and not a second executor.
-//! [`DeviceMemory`] has no values in this build: the compiler knows that its arms are never reached.
+//! Every op takes views and asks once where they are, so a second kind of memory is a second arm and not a second executor.
+//! Without the feature `cuda` [`DeviceMemory`] has no values: the compiler knows that its arms are never reached.
 
-use crate::error::{Error, Result};
+#[cfg(feature = "cuda")]
+use crate::cuda::Cuda;
+#[cfg(feature = "cuda")]
+pub use crate::cuda::memory::{DeviceMemory, DeviceView, DeviceViewMut};
+use crate::error::{Error, Result, check_len};
+#[cfg(not(feature = "cuda"))]
+pub use crate::no_cuda::{DeviceMemory, DeviceView, DeviceViewMut};
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Range, Sub, SubAssign};
 
+/// What a memory may hold: the scalars, and the integers that labels and places are.
+pub trait Element: sealed::Sealed + Copy + Default + PartialEq + Send + Sync + fmt::Debug + 'static {}
+impl Element for f32 {}
+impl Element for f64 {}
+impl Element for u32 {}
+
 /// The scalar of a computation: `f32` to work, `f64` to check.
 pub trait Real:
-    sealed::Sealed
-    + Copy
-    + Default
+    Element
     + PartialOrd
-    + Send
-    + Sync
-    + fmt::Debug
     + fmt::Display
     + std::iter::Sum
     + Add<Output = Self>
@@ -27,7 +35,6 @@ pub trait Real:
     + SubAssign
     + MulAssign
     + DivAssign
-    + 'static
 {
     /// `f32` or `f64`.
     const NAME: &'static str;
@@ -67,6 +74,7 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
     impl Sealed for f64 {}
+    impl Sealed for u32 {}
 }
 
 macro_rules! real {
@@ -120,35 +128,61 @@ real!(f32);
 real!(f64);
 
 /// Where a computation runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Device {
     /// The processor of this machine.
     #[default]
     Cpu,
+    /// A GPU, as it was opened: two that were opened apart do not share memory.
+    #[cfg(feature = "cuda")]
+    Cuda(Cuda),
 }
 
 impl Device {
-    /// Reads `cpu` or `cuda:N`.
+    /// Reads `cpu`, or opens `cuda` (the first GPU) or `cuda:N`.
     ///
     /// # Errors
-    /// [`Error::NotBuilt`] for a CUDA device (this build has none), [`Error::UnknownDevice`] for anything else.
+    /// [`Error::NotBuilt`] for a GPU without the feature `cuda`, [`Error::NoDevice`] where there is none, [`Error::UnknownDevice`] for
+    /// anything else.
     ///
     /// ```
     /// use landscape_kernels::Device;
     /// assert_eq!(Device::parse("cpu")?, Device::Cpu);
-    /// assert_eq!(Device::parse("cuda:0").unwrap_err().to_string(), "device `cuda:0` is not built yet");
+    /// assert!(Device::parse("tpu").is_err());
     /// # Ok::<(), landscape_kernels::Error>(())
     /// ```
     pub fn parse(name: &str) -> Result<Self> {
-        let cuda_index = name.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest));
-        match (name, cuda_index) {
-            ("cpu", _) => Ok(Device::Cpu),
-            (_, Some(list)) if list.is_empty() || list.split(',').all(|i| i.parse::<u16>().is_ok()) => {
-                Err(Error::NotBuilt(name.to_owned()))
-            }
-            _ => Err(Error::UnknownDevice(name.to_owned())),
+        let mut devices = Self::parse_list(name)?;
+        match devices.len() {
+            1 => Ok(devices.swap_remove(0)),
+            _ => Err(Error::SeveralDevices(name.to_owned())),
         }
+    }
+
+    /// Reads `cpu`, or opens `cuda:N,M,…`: one worker for each.
+    ///
+    /// # Errors
+    /// As [`Device::parse`].
+    pub fn parse_list(name: &str) -> Result<Vec<Self>> {
+        if name == "cpu" {
+            return Ok(vec![Device::Cpu]);
+        }
+        let unknown = || Error::UnknownDevice(name.to_owned());
+        let ordinals: Vec<u16> = match name.strip_prefix("cuda").ok_or_else(unknown)? {
+            "" => vec![0],
+            rest => {
+                let list = rest.strip_prefix(':').ok_or_else(unknown)?;
+                list.split(',').map(|i| i.parse().map_err(|_| unknown())).collect::<Result<_>>()?
+            }
+        };
+        if (1..ordinals.len()).any(|i| ordinals[..i].contains(&ordinals[i])) {
+            return Err(unknown());
+        }
+        #[cfg(feature = "cuda")]
+        return ordinals.into_iter().map(|ordinal| Cuda::open(ordinal.into()).map(Device::Cuda)).collect();
+        #[cfg(not(feature = "cuda"))]
+        Err(Error::NotBuilt(name.to_owned()))
     }
 }
 
@@ -156,13 +190,11 @@ impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Device::Cpu => f.write_str("cpu"),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(cuda) => write!(f, "cuda:{}", cuda.ordinal()),
         }
     }
 }
-
-/// Numbers on an accelerator; this build has none, so the type has no values.
-#[derive(Debug, Clone, Copy)]
-pub enum DeviceMemory {}
 
 /// An owned run of numbers on one device.
 #[derive(Debug, Clone)]
@@ -170,37 +202,41 @@ pub enum Memory<T> {
     /// In the memory of the processor.
     Host(Vec<T>),
     /// On an accelerator.
-    Device(DeviceMemory),
+    Device(DeviceMemory<T>),
 }
 
-impl<T: Real> Memory<T> {
-    /// `len` zeros on `device`.
+impl<T: Element> Memory<T> {
+    /// `len` zeros on `device`. Where an accelerator has no room for them, the first op that they are handed to says so.
     pub fn zeros(device: &Device, len: usize) -> Self {
         match device {
-            Device::Cpu => Memory::Host(vec![T::ZERO; len]),
+            Device::Cpu => Memory::Host(vec![T::default(); len]),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(cuda) => Memory::Device(DeviceMemory::zeros(cuda, len)),
         }
     }
 
-    /// Numbers of the host, moved to `device`.
+    /// Numbers of the host, moved to `device`; a failure shows as with [`Memory::zeros`].
     pub fn from_host(device: &Device, values: Vec<T>) -> Self {
         match device {
             Device::Cpu => Memory::Host(values),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(cuda) => Memory::Device(DeviceMemory::from_host(cuda, &values)),
         }
     }
 
     /// A copy on the host.
-    pub fn to_host(&self) -> Vec<T> {
-        match self {
-            Memory::Host(values) => values.clone(),
-            Memory::Device(never) => match *never {},
-        }
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the accelerator failed, now or in work that it was given before.
+    pub fn to_host(&self) -> Result<Vec<T>> {
+        Ok(self.view().read()?.into_owned())
     }
 
     /// Where the numbers are.
     pub fn device(&self) -> Device {
         match self {
             Memory::Host(_) => Device::Cpu,
-            Memory::Device(never) => match *never {},
+            Memory::Device(memory) => memory.device(),
         }
     }
 
@@ -208,7 +244,7 @@ impl<T: Real> Memory<T> {
     pub fn len(&self) -> usize {
         match self {
             Memory::Host(values) => values.len(),
-            Memory::Device(never) => match *never {},
+            Memory::Device(memory) => memory.len(),
         }
     }
 
@@ -221,7 +257,7 @@ impl<T: Real> Memory<T> {
     pub fn view(&self) -> View<'_, T> {
         match self {
             Memory::Host(values) => View::Host(values),
-            Memory::Device(never) => match *never {},
+            Memory::Device(memory) => View::Device(memory.view()),
         }
     }
 
@@ -229,7 +265,7 @@ impl<T: Real> Memory<T> {
     pub fn view_mut(&mut self) -> ViewMut<'_, T> {
         match self {
             Memory::Host(values) => ViewMut::Host(values),
-            Memory::Device(never) => match *never {},
+            Memory::Device(memory) => ViewMut::Device(memory.view_mut()),
         }
     }
 }
@@ -240,15 +276,29 @@ pub enum View<'a, T> {
     /// In the memory of the processor.
     Host(&'a [T]),
     /// On an accelerator.
-    Device(DeviceMemory),
+    Device(DeviceView<'a, T>),
 }
 
-impl<'a, T: Real> View<'a, T> {
-    /// The numbers, which this build always has on the host.
+impl<'a, T: Element> View<'a, T> {
+    /// The numbers, which stand on the host: ops ask where they are before.
+    ///
+    /// # Panics
+    /// If they are on an accelerator; [`View::read`] brings them from there.
     pub fn host(self) -> &'a [T] {
         match self {
             View::Host(values) => values,
-            View::Device(never) => match never {},
+            View::Device(view) => view.not_on_host(),
+        }
+    }
+
+    /// The numbers: as they stand, or a copy where they are on an accelerator, which then has finished all it was given.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the accelerator failed.
+    pub fn read(self) -> Result<Cow<'a, [T]>> {
+        match self {
+            View::Host(values) => Ok(Cow::Borrowed(values)),
+            View::Device(view) => Ok(Cow::Owned(view.to_host()?)),
         }
     }
 
@@ -259,13 +309,16 @@ impl<'a, T: Real> View<'a, T> {
     pub fn slice(self, range: Range<usize>) -> View<'a, T> {
         match self {
             View::Host(values) => View::Host(&values[range]),
-            View::Device(never) => match never {},
+            View::Device(view) => View::Device(view.slice(range)),
         }
     }
 
     /// How many numbers there are.
     pub fn len(self) -> usize {
-        self.host().len()
+        match self {
+            View::Host(values) => values.len(),
+            View::Device(view) => view.len(),
+        }
     }
 
     /// Whether there are none.
@@ -292,15 +345,18 @@ pub enum ViewMut<'a, T> {
     /// In the memory of the processor.
     Host(&'a mut [T]),
     /// On an accelerator.
-    Device(DeviceMemory),
+    Device(DeviceViewMut<'a, T>),
 }
 
-impl<'a, T: Real> ViewMut<'a, T> {
-    /// The numbers, which this build always has on the host.
+impl<'a, T: Element> ViewMut<'a, T> {
+    /// The numbers, which stand on the host: ops ask where they are before.
+    ///
+    /// # Panics
+    /// If they are on an accelerator.
     pub fn host(self) -> &'a mut [T] {
         match self {
             ViewMut::Host(values) => values,
-            ViewMut::Device(never) => match never {},
+            ViewMut::Device(view) => view.view().not_on_host(),
         }
     }
 
@@ -308,7 +364,7 @@ impl<'a, T: Real> ViewMut<'a, T> {
     pub fn reborrow(&mut self) -> ViewMut<'_, T> {
         match self {
             ViewMut::Host(values) => ViewMut::Host(values),
-            ViewMut::Device(never) => match *never {},
+            ViewMut::Device(view) => ViewMut::Device(view.reborrow()),
         }
     }
 
@@ -319,7 +375,7 @@ impl<'a, T: Real> ViewMut<'a, T> {
     pub fn slice(self, range: Range<usize>) -> ViewMut<'a, T> {
         match self {
             ViewMut::Host(values) => ViewMut::Host(&mut values[range]),
-            ViewMut::Device(never) => match never {},
+            ViewMut::Device(view) => ViewMut::Device(view.slice(range)),
         }
     }
 
@@ -333,7 +389,10 @@ impl<'a, T: Real> ViewMut<'a, T> {
                 let (left, right) = values.split_at_mut(mid);
                 (ViewMut::Host(left), ViewMut::Host(right))
             }
-            ViewMut::Device(never) => match never {},
+            ViewMut::Device(view) => {
+                let (left, right) = view.split_at(mid);
+                (ViewMut::Device(left), ViewMut::Device(right))
+            }
         }
     }
 
@@ -341,7 +400,7 @@ impl<'a, T: Real> ViewMut<'a, T> {
     pub fn view(&self) -> View<'_, T> {
         match self {
             ViewMut::Host(values) => View::Host(values),
-            ViewMut::Device(never) => match *never {},
+            ViewMut::Device(view) => View::Device(view.view()),
         }
     }
 
@@ -355,19 +414,35 @@ impl<'a, T: Real> ViewMut<'a, T> {
         self.len() == 0
     }
 
-    /// Sets every number to `value`.
-    pub fn fill(self, value: T) {
-        self.host().fill(value);
-    }
-
-    /// Copies `source`, which must be as long.
+    /// Copies `source`, which must be as long, from wherever it is. A copy to the host waits for the accelerator; the others do not.
     ///
     /// # Errors
-    /// [`Error::Length`] if it is not.
+    /// [`Error::Length`] if it is longer or shorter, [`Error::Device`] if an accelerator failed.
     pub fn copy_from(self, source: View<'_, T>) -> Result<()> {
-        crate::error::check_len("copy", "source", self.len(), source.len())?;
-        self.host().copy_from_slice(source.host());
+        check_len("copy", "source", self.len(), source.len())?;
+        match (self, source) {
+            (ViewMut::Host(target), View::Host(source)) => target.copy_from_slice(source),
+            (ViewMut::Host(target), View::Device(source)) => source.copy_to_host(target)?,
+            (ViewMut::Device(target), View::Host(source)) => target.copy_from_host(source)?,
+            (ViewMut::Device(target), View::Device(source)) => target.copy_from(source)?,
+        }
         Ok(())
+    }
+}
+
+impl<T: Element> ViewMut<'_, T> {
+    /// Sets every number to `value`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if an accelerator failed.
+    pub fn fill(self, value: T) -> Result<()> {
+        match self {
+            ViewMut::Host(target) => {
+                target.fill(value);
+                Ok(())
+            }
+            ViewMut::Device(target) => target.fill(value),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The memory behind a plan: slots that grow when a larger batch comes and are otherwise used again.
 
 use crate::plan::Plan;
-use landscape_kernels::{Device, Memory, Real, View};
+use landscape_kernels::{Device, Element, Memory, Real, View};
 
 /// Slots of activations and gradients.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(crate) struct Arena<T> {
     /// Activations and gradients.
     pub slots: Slots<T>,
     /// Where each maximum came from, per max pooling.
-    pub argmax: Vec<Vec<u32>>,
+    pub argmax: Vec<Memory<u32>>,
     /// What convolutions gather into.
     pub scratch: Memory<T>,
     /// The packed weight gradient of one convolution.
@@ -43,7 +43,7 @@ pub(crate) struct Arena<T> {
 impl<T: Real> Arena<T> {
     /// Nothing yet.
     pub fn new(device: &Device) -> Self {
-        let slots = Slots { device: *device, memories: Vec::new() };
+        let slots = Slots { device: device.clone(), memories: Vec::new() };
         Arena { slots, argmax: Vec::new(), scratch: Memory::zeros(device, 0), packed_gradient: Memory::zeros(device, 0) }
     }
 
@@ -57,12 +57,10 @@ impl<T: Real> Arena<T> {
             grow(slot, device, size * n_examples);
         }
         if self.argmax.len() < plan.argmax_sizes.len() {
-            self.argmax.resize_with(plan.argmax_sizes.len(), Vec::new);
+            self.argmax.resize_with(plan.argmax_sizes.len(), || Memory::zeros(device, 0));
         }
         for (indices, size) in self.argmax.iter_mut().zip(&plan.argmax_sizes) {
-            if indices.len() < size * n_examples {
-                *indices = vec![0; size * n_examples];
-            }
+            grow(indices, device, size * n_examples);
         }
         grow(&mut self.scratch, device, scratch_len);
     }
@@ -81,12 +79,12 @@ impl<T: Real> Arena<T> {
     /// Bytes that are held.
     pub fn size_bytes(&self) -> usize {
         let slots = self.slots.memories.iter().map(Memory::len).sum::<usize>();
-        let indices = self.argmax.iter().map(Vec::len).sum::<usize>();
+        let indices = self.argmax.iter().map(Memory::len).sum::<usize>();
         (slots + self.scratch.len() + self.packed_gradient.len()) * size_of::<T>() + indices * size_of::<u32>()
     }
 }
 
-fn grow<T: Real>(memory: &mut Memory<T>, device: &Device, len: usize) {
+fn grow<T: Element>(memory: &mut Memory<T>, device: &Device, len: usize) {
     if memory.len() < len {
         // The old memory goes first, so that both are never held at once.
         *memory = Memory::zeros(device, 0);

@@ -112,7 +112,7 @@ impl<T: Real> Run<'_, T> {
             },
             Op::MaxPool2d { .. } => {
                 let indices = &argmax[self.plan.argmax[idx].expect("every max pooling has an index memory")];
-                pool::max_backward(&pool_shape(program, step, n), &indices[..self.len(idx)], dy, dx, mode)?;
+                pool::max_backward(&pool_shape(program, step, n), indices.view().slice(0..self.len(idx)), dy, dx, mode)?;
             }
             Op::AvgPool2d { count_include_pad, .. } => {
                 pool::average_backward(&pool_shape(program, step, n), average_padding(count_include_pad), dy, dx, mode)?;

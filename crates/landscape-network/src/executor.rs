@@ -118,7 +118,7 @@ impl<T: Real> Executor<T> {
         let program = Program::new(&graph, &layout, &buffers)?;
         let [evaluation, training] = plans.map(|plan| plan(&program));
         Ok(Executor {
-            device: *device,
+            device: device.clone(),
             weights: Weights::new(&program, &layout, device),
             norms: Norms::new(&program, buffers, device),
             statistics: Statistics::Fresh,
@@ -132,7 +132,7 @@ impl<T: Real> Executor<T> {
     pub fn fork(&self) -> Self {
         Executor {
             shared: self.shared.clone(),
-            device: self.device,
+            device: self.device.clone(),
             weights: self.weights.clone(),
             norms: self.norms.clone(),
             statistics: self.statistics,

@@ -77,7 +77,7 @@ impl<T: Real> Run<'_, T> {
             },
             Op::MaxPool2d { .. } => {
                 let indices = &mut argmax[self.plan.argmax[idx].expect("every max pooling has an index memory")];
-                pool::max_forward(&pool_shape(program, step, n), x, y, &mut indices[..self.len(idx)])?;
+                pool::max_forward(&pool_shape(program, step, n), x, y, indices.view_mut().slice(0..self.len(idx)))?;
             }
             Op::AvgPool2d { count_include_pad, .. } => {
                 pool::average_forward(&pool_shape(program, step, n), average_padding(count_include_pad), x, y)?;

@@ -119,7 +119,7 @@ fn loss_of<T: Real>(batch: &Examples<T>, outputs: View<'_, T>, gradient: Option<
     let n_outputs = outputs.len() / batch.n_examples;
     let (LossSums { loss_nats_sum, .. }, n_wrong) = match &batch.targets {
         Targets::Classes(labels) => {
-            let sums = cross_entropy(batch.n_examples, n_outputs, outputs, labels, gradient)?;
+            let sums = cross_entropy(batch.n_examples, n_outputs, outputs, labels.into(), gradient)?;
             (sums, Some(sums.n_wrong))
         }
         Targets::Values(values) => (squared_error(batch.n_examples, n_outputs, outputs, values.into(), gradient)?, None),

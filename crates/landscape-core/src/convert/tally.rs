@@ -37,9 +37,9 @@ impl Tally {
         }
         let labels: Vec<u32> = labels.iter().filter_map(in_range).collect();
         let sums = if logits.dtype() == DType::F64 {
-            loss::cross_entropy(n_rows, n_classes, View::Host(&host::<f64>(logits)?), &labels, None)?
+            loss::cross_entropy(n_rows, n_classes, View::Host(&host::<f64>(logits)?), (&labels).into(), None)?
         } else {
-            loss::cross_entropy(n_rows, n_classes, View::Host(&host::<f32>(&logits.to_dtype(DType::F32)?)?), &labels, None)?
+            loss::cross_entropy(n_rows, n_classes, View::Host(&host::<f32>(&logits.to_dtype(DType::F32)?)?), (&labels).into(), None)?
         };
         Ok(Tally { n_examples: n_rows as u64, loss_nats_sum: sums.loss_nats_sum, n_wrong: Some(sums.n_wrong) })
     }

@@ -25,11 +25,11 @@ use rayon::prelude::*;
 /// use landscape_kernels::{View, pool::{PoolShape, max_forward}};
 /// let shape = PoolShape { n: 1, channels: 1, in_size: [2, 2], kernel_size: [2, 2], stride: [2, 2], padding: [0, 0] };
 /// let (mut y, mut argmax) = ([0.0_f32], [0]);
-/// max_forward(&shape, View::Host(&[1.0, 2.0, 4.0, 3.0]), (&mut y[..]).into(), &mut argmax)?;
+/// max_forward(&shape, View::Host(&[1.0, 2.0, 4.0, 3.0]), (&mut y[..]).into(), (&mut argmax[..]).into())?;
 /// assert_eq!((y, argmax), ([4.0], [2]));
 /// # Ok::<(), landscape_kernels::Error>(())
 /// ```
-pub fn max_forward<T: Real>(shape: &PoolShape, x: View<'_, T>, y: ViewMut<'_, T>, argmax: &mut [u32]) -> Result<()> {
+pub fn max_forward<T: Real>(shape: &PoolShape, x: View<'_, T>, y: ViewMut<'_, T>, argmax: ViewMut<'_, u32>) -> Result<()> {
     const OP: &str = "max_forward";
     let [in_len, out_len] = shape.lengths(OP)?;
     check_len(OP, "x", in_len, x.len())?;
@@ -43,6 +43,7 @@ pub fn max_forward<T: Real>(shape: &PoolShape, x: View<'_, T>, y: ViewMut<'_, T>
         return Err(shape_error(OP, format!("`in_size` must have at most 2^32 pixels, got {:?}", shape.in_size)));
     }
     let windows = Windows::of(shape);
+    let argmax = argmax.host();
     let images = x.host().par_chunks_exact(in_len / shape.n);
     let outputs = y.host().par_chunks_exact_mut(out_len / shape.n).zip(argmax.par_chunks_exact_mut(out_len / shape.n));
     images.zip(outputs).for_each(|(x, (y, argmax))| {
@@ -68,7 +69,7 @@ pub fn max_forward<T: Real>(shape: &PoolShape, x: View<'_, T>, y: ViewMut<'_, T>
 ///
 /// # Errors
 /// As [`max_forward`]; also [`crate::Error::Shape`] if an entry of `argmax` is no pixel of the input.
-pub fn max_backward<T: Real>(shape: &PoolShape, argmax: &[u32], dy: View<'_, T>, dx: ViewMut<'_, T>, mode: Accumulate) -> Result<()> {
+pub fn max_backward<T: Real>(shape: &PoolShape, argmax: View<'_, u32>, dy: View<'_, T>, dx: ViewMut<'_, T>, mode: Accumulate) -> Result<()> {
     const OP: &str = "max_backward";
     let [in_len, out_len] = shape.lengths(OP)?;
     check_len(OP, "argmax", out_len, argmax.len())?;
@@ -77,6 +78,7 @@ pub fn max_backward<T: Real>(shape: &PoolShape, argmax: &[u32], dy: View<'_, T>,
     if out_len == 0 {
         return Ok(());
     }
+    let argmax = argmax.host();
     let (channels, n_pixels) = (shape.channels, shape.in_size[0] * shape.in_size[1]);
     if let Some(&place) = argmax.iter().max().filter(|place| **place as usize >= n_pixels) {
         return Err(shape_error(OP, format!("`argmax` must be below {n_pixels}, got {place}")));

@@ -27,13 +27,13 @@ fn adaptive_shapes() -> impl Strategy<Value = AdaptiveShape> {
 fn max<T: Real>(s: &PoolShape, x: &[T]) -> (Vec<T>, Vec<u32>) {
     let n = s.lengths("test").expect("a good shape")[1];
     let (mut y, mut argmax) = (vec![T::ONE; n], vec![u32::MAX; n]);
-    max_forward(s, x.into(), (&mut y).into(), &mut argmax).expect("a good call");
+    max_forward(s, x.into(), (&mut y).into(), (&mut argmax).into()).expect("a good call");
     (y, argmax)
 }
 
 fn max_back<T: Real>(s: &PoolShape, argmax: &[u32], dy: &[T], start: &[T], mode: Accumulate) -> Vec<T> {
     let mut dx = start.to_vec();
-    max_backward(s, argmax, dy.into(), (&mut dx).into(), mode).expect("a good call");
+    max_backward(s, argmax.into(), dy.into(), (&mut dx).into(), mode).expect("a good call");
     dx
 }
 
@@ -142,8 +142,8 @@ proptest! {
         let a = AdaptiveShape { n: sizes[0], channels: sizes[1], in_size: [sizes[2], sizes[3]], out_size: [sizes[10], sizes[11]] };
         let (x, mut y, mut argmax) = ([0.0_f32; 5], [0.0_f32; 5], [0; 5]);
         let x = View::Host(&x[..]);
-        prop_assert!(max_forward(&s, x, (&mut y[..]).into(), &mut argmax).is_err());
-        prop_assert!(max_backward(&s, &argmax, x, (&mut y[..]).into(), Accumulate::Add).is_err());
+        prop_assert!(max_forward(&s, x, (&mut y[..]).into(), (&mut argmax).into()).is_err());
+        prop_assert!(max_backward(&s, (&argmax).into(), x, (&mut y[..]).into(), Accumulate::Add).is_err());
         prop_assert!(average_forward(&s, Padding::Counted, x, (&mut y[..]).into()).is_err());
         prop_assert!(average_backward(&s, Padding::NotCounted, x, (&mut y[..]).into(), Accumulate::Add).is_err());
         prop_assert!(adaptive_average_forward(&a, x, (&mut y[..]).into()).is_err());
@@ -217,8 +217,8 @@ fn wrong_lengths_are_errors() {
     let x = [1.0_f32; 4];
     for (n_x, n_y, n_argmax) in [(3, 4, 4), (4, 3, 4), (4, 4, 3)] {
         let (mut y, mut argmax, x) = (vec![0.0_f32; n_y], vec![0; n_argmax], View::Host(&x[..n_x]));
-        assert!(max_forward(&s, x, (&mut y).into(), &mut argmax).is_err());
-        assert!(max_backward(&s, &argmax, x, (&mut y).into(), Accumulate::Add).is_err());
+        assert!(max_forward(&s, x, (&mut y).into(), (&mut argmax).into()).is_err());
+        assert!(max_backward(&s, (&argmax).into(), x, (&mut y).into(), Accumulate::Add).is_err());
         if n_argmax == 4 {
             assert!(average_forward(&s, Padding::Counted, x, (&mut y).into()).is_err());
             assert!(average_backward(&s, Padding::Counted, x, (&mut y).into(), Accumulate::Add).is_err());
@@ -226,6 +226,6 @@ fn wrong_lengths_are_errors() {
             assert!(adaptive_average_backward(&a, x, (&mut y).into(), Accumulate::Add).is_err());
         }
     }
-    let error = max_backward(&s, &[0, 1, 2, 4], View::Host(&x), (&mut [0.0; 4][..]).into(), Accumulate::Add).expect_err("4 is no pixel");
+    let error = max_backward(&s, View::Host(&[0, 1, 2, 4]), View::Host(&x), (&mut [0.0; 4][..]).into(), Accumulate::Add).expect_err("4 is no pixel");
     assert_eq!(error.to_string(), "`max_backward`: `argmax` must be below 4, got 4");
 }

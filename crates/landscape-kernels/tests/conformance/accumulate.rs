@@ -52,9 +52,9 @@ fn pools() -> Vec<Op> {
         let [h, w] = s.out_size();
         let dy = values(15 * h * w, 5);
         let (mut y, mut argmax) = (vec![0.0; dy.len()], vec![0; dy.len()]);
-        max_forward(&s, (&values(len, 6)).into(), (&mut y).into(), &mut argmax).expect("a good call");
+        max_forward(&s, (&values(len, 6)).into(), (&mut y).into(), (&mut argmax).into()).expect("a good call");
         let (a, b) = (dy.clone(), dy.clone());
-        ops.push(op(format!("max {label}"), len, move |dx, mode| max_backward(&s, &argmax, (&a).into(), dx, mode)));
+        ops.push(op(format!("max {label}"), len, move |dx, mode| max_backward(&s, (&argmax).into(), (&a).into(), dx, mode)));
         ops.push(op(format!("average {label}"), len, move |dx, mode| average_backward(&s, Padding::Counted, (&b).into(), dx, mode)));
         ops.push(op(format!("average without padding {label}"), len, move |dx, mode| {
             average_backward(&s, Padding::NotCounted, (&dy).into(), dx, mode)

@@ -106,8 +106,8 @@ fn pools(s: &[usize], slices: &mut Slices) {
     };
     let a = AdaptiveShape { n: s[0], channels: s[1], in_size: [s[2], s[3]], out_size: [s[4], s[5]] };
     let _ = (p.check(), p.out_size());
-    call(slices, |i, y| pool::max_forward(&p, (&i.read()).into(), y, &mut vec![0; i.len()]));
-    call(slices, |i, dx| pool::max_backward(&p, &vec![u32::MAX; i.len()], (&i.read()).into(), dx, ADD));
+    call(slices, |i, y| pool::max_forward(&p, (&i.read()).into(), y, (&mut vec![0; i.len()]).into()));
+    call(slices, |i, dx| pool::max_backward(&p, (&vec![u32::MAX; i.len()]).into(), (&i.read()).into(), dx, ADD));
     call(slices, |i, y| pool::average_forward(&p, Padding::Counted, (&i.read()).into(), y));
     call(slices, |i, dx| pool::average_backward(&p, Padding::NotCounted, (&i.read()).into(), dx, ADD));
     call(slices, |i, y| pool::adaptive_average_forward(&a, (&i.read()).into(), y));
@@ -123,7 +123,7 @@ fn moves_and_losses(s: &[usize], slices: &mut Slices) {
     call(slices, |i, dx| shape::concat_backward(s[0], &s[1..3], s[3], (&i.read()).into(), dx, ADD));
     call(slices, |i, g| {
         let labels = vec![s[2] as u32; i.len()];
-        loss::cross_entropy(s[0], s[1], (&i.read()).into(), &labels, Some((g, 1.0))).map(|_| ())
+        loss::cross_entropy(s[0], s[1], (&i.read()).into(), (&labels).into(), Some((g, 1.0))).map(|_| ())
     });
     call(slices, |i, g| loss::squared_error(s[0], s[1], (&i.read()).into(), (&i.read()).into(), Some((g, 1.0))).map(|_| ()));
 }
@@ -194,8 +194,8 @@ fn empty_shapes_are_no_special_case() {
         let p = PoolShape { n, channels, in_size: [4, 4], kernel_size: [2, 2], stride: [2, 2], padding: [0, 0] };
         let a = AdaptiveShape { n, channels, in_size: [4, 4], out_size: [1, 1] };
         let (x, mut y) = (zeros(0), zeros(0));
-        pool::max_forward(&p, (&x).into(), (&mut y).into(), &mut []).unwrap();
-        pool::max_backward(&p, &[], (&x).into(), (&mut y).into(), OVERWRITE).unwrap();
+        pool::max_forward(&p, (&x).into(), (&mut y).into(), (&mut [][..]).into()).unwrap();
+        pool::max_backward(&p, (&[][..]).into(), (&x).into(), (&mut y).into(), OVERWRITE).unwrap();
         pool::average_forward(&p, Padding::Counted, (&x).into(), (&mut y).into()).unwrap();
         pool::average_backward(&p, Padding::NotCounted, (&x).into(), (&mut y).into(), OVERWRITE).unwrap();
         pool::adaptive_average_forward(&a, (&x).into(), (&mut y).into()).unwrap();
@@ -222,5 +222,5 @@ fn empty_shapes_are_no_special_case() {
     conv2d::backward_input(&c, (&packed).into(), (&none).into(), (&mut y).into(), OVERWRITE, (&mut scratch).into()).unwrap();
     conv2d::backward_weight(&c, (&none).into(), (&none).into(), (&mut dw).into(), None, OVERWRITE, (&mut scratch).into()).unwrap();
     assert_eq!(dw, zeros(c.weight_len()));
-    assert_eq!(loss::cross_entropy(0, 3, (&none).into(), &[], None).unwrap(), loss::LossSums::default());
+    assert_eq!(loss::cross_entropy(0, 3, (&none).into(), (&[][..]).into(), None).unwrap(), loss::LossSums::default());
 }

@@ -55,7 +55,7 @@ impl Loss<'_> {
         match self {
             Loss::Classes => {
                 let labels = host::<u32>(&targets.to_dtype(DType::U32)?)?;
-                loss::cross_entropy(n_rows, n_columns, View::Host(&values), &labels, into)?;
+                loss::cross_entropy(n_rows, n_columns, View::Host(&values), (&labels).into(), into)?;
             }
             Loss::SquaredError => {
                 let targets = host::<T>(&targets.to_dtype(T::DTYPE)?)?;
