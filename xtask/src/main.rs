@@ -5,6 +5,7 @@
 mod bench;
 mod check_demo;
 mod outside;
+mod ptx;
 mod reliability;
 mod shell;
 
@@ -31,6 +32,8 @@ enum Task {
     Bench(bench::Args),
     /// Ten pairs of digit networks (MLP and CNN) and three of MNIST: line against curve, into `docs/RESULTS.md`
     Reliability(reliability::Args),
+    /// Compile every `.cu` to the `.ptx` beside it, or check that what is committed is of the present sources
+    Ptx(ptx::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -39,5 +42,6 @@ fn main() -> anyhow::Result<()> {
         Task::CheckDemo { json } => check_demo::run(&json),
         Task::Bench(args) => bench::run(&args),
         Task::Reliability(args) => reliability::run(&args),
+        Task::Ptx(args) => ptx::run(&args),
     }
 }

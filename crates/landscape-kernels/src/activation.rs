@@ -1,5 +1,8 @@
 //! Element-wise activations and sums: relu, gelu, `add`, `accumulate`.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use crate::error::{Result, check_len};
 use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::parallel::{CHUNK, for_each_chunk_mut};
@@ -31,6 +34,7 @@ pub enum Gelu {
 /// ```
 pub fn relu_forward<T: Real>(x: View<'_, T>, y: ViewMut<'_, T>) -> Result<()> {
     check_len("relu_forward", "x", y.len(), x.len())?;
+    on_device!("relu_forward", [x, y], gpu => cuda::relu_forward(gpu, x, y));
     let x = x.host();
     for_each_chunk_mut(y.host(), CHUNK, |idx, y| relu_chunk(&x[idx * CHUNK..][..y.len()], y));
     Ok(())
@@ -46,6 +50,7 @@ pub fn relu_forward<T: Real>(x: View<'_, T>, y: ViewMut<'_, T>) -> Result<()> {
 pub fn relu_backward<T: Real>(y: View<'_, T>, dy: View<'_, T>, dx: ViewMut<'_, T>, mode: Accumulate) -> Result<()> {
     check_len("relu_backward", "y", dx.len(), y.len())?;
     check_len("relu_backward", "dy", dx.len(), dy.len())?;
+    on_device!("relu_backward", [y, dy, dx], gpu => cuda::relu_backward(gpu, y, dy, dx, mode));
     let (y, dy) = (y.host(), dy.host());
     for_each_chunk_mut(dx.host(), CHUNK, |idx, dx| {
         let range = idx * CHUNK..idx * CHUNK + dx.len();
@@ -110,6 +115,7 @@ pub fn gelu_backward<T: Real>(kind: Gelu, x: View<'_, T>, dy: View<'_, T>, dx: V
 pub fn add<T: Real>(a: View<'_, T>, b: View<'_, T>, y: ViewMut<'_, T>) -> Result<()> {
     check_len("add", "a", y.len(), a.len())?;
     check_len("add", "b", y.len(), b.len())?;
+    on_device!("add", [a, b, y], gpu => cuda::add(gpu, a, b, y));
     let (a, b) = (a.host(), b.host());
     for_each_chunk_mut(y.host(), CHUNK, |idx, y| {
         let range = idx * CHUNK..idx * CHUNK + y.len();
@@ -127,6 +133,7 @@ pub fn add<T: Real>(a: View<'_, T>, b: View<'_, T>, y: ViewMut<'_, T>) -> Result
 /// [`crate::Error::Length`] where lengths differ.
 pub fn accumulate<T: Real>(x: View<'_, T>, into: ViewMut<'_, T>) -> Result<()> {
     check_len("accumulate", "x", into.len(), x.len())?;
+    on_device!("accumulate", [x, into], gpu => cuda::accumulate(gpu, x, into));
     let x = x.host();
     for_each_chunk_mut(into.host(), CHUNK, |idx, into| accumulate_chunk(&x[idx * CHUNK..][..into.len()], into));
     Ok(())

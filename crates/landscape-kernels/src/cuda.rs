@@ -145,7 +145,7 @@ impl Eq for Cuda {}
 
 /// Whether the driver's library can be loaded; without it the first call would end the program.
 fn driver_is_present() -> bool {
-    ["libcuda.so.1", "libcuda.so", "nvcuda.dll"].iter().any(|name| {
+    ["libcuda.so.1", "libcuda.so", "nvcuda.dll"].into_iter().any(|name| {
         // SAFETY: the driver's library has no initialiser that asks anything of its caller.
         unsafe { libloading::Library::new(name) }.is_ok()
     })

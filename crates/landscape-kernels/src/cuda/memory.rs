@@ -58,7 +58,9 @@ impl<T: Element> DeviceMemory<T> {
     pub(crate) fn from_host(cuda: &Cuda, values: &[T]) -> Self {
         Self::filled_by(cuda, values.len(), |target| target.copy_from_host(values))
     }
+}
 
+impl<T> DeviceMemory<T> {
     fn filled_by(cuda: &Cuda, len: usize, fill: impl FnOnce(DeviceViewMut<'_, T>) -> Result<()>) -> Self {
         let mut memory = DeviceMemory { cuda: cuda.clone(), pointer: 0, len, failure: None, marker: PhantomData };
         if len == 0 {
@@ -75,9 +77,7 @@ impl<T: Element> DeviceMemory<T> {
         }
         memory
     }
-}
 
-impl<T> DeviceMemory<T> {
     pub(crate) fn device(&self) -> Device {
         Device::Cuda(self.cuda.clone())
     }
@@ -96,9 +96,9 @@ impl<T> DeviceMemory<T> {
     }
 }
 
-impl<T: Element> Clone for DeviceMemory<T> {
+impl<T> Clone for DeviceMemory<T> {
     fn clone(&self) -> Self {
-        Self::filled_by(&self.cuda, self.len, |target| target.copy_from(self.view()))
+        Self::filled_by(&self.cuda, self.len, |target| target.copy_beside(self.view()))
     }
 }
 
@@ -234,16 +234,23 @@ impl<T: Element> DeviceViewMut<'_, T> {
 
     /// Copies on a GPU, or from one to another; lengths were checked.
     pub(crate) fn copy_from(self, source: DeviceView<'_, T>) -> Result<()> {
+        if source.cuda == self.inner.cuda {
+            return self.copy_beside(source);
+        }
+        // Two streams have no order: what is read must be done first. This happens when work is handed out, not in steps.
+        self.copy_from_host(&source.to_host()?)
+    }
+}
+
+impl<T> DeviceViewMut<'_, T> {
+    /// Copies on one device; lengths were checked.
+    fn copy_beside(self, source: DeviceView<'_, T>) -> Result<()> {
         const OP: &str = "copy";
         let view = self.inner;
         source.ready(OP)?;
         view.ready(OP)?;
         if view.len == 0 {
             return Ok(());
-        }
-        if source.cuda != view.cuda {
-            // Two streams have no order: what is read must be done first. This happens when work is handed out, not in steps.
-            return self.copy_from_host(&source.to_host()?);
         }
         // SAFETY: both runs are as long, on one device; Rust's borrows keep them apart.
         view.cuda.check(OP, unsafe { result::memcpy_dtod_async(view.pointer, source.pointer, view.n_bytes(), view.cuda.raw_stream()) })

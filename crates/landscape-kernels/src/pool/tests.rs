@@ -142,8 +142,8 @@ proptest! {
         let a = AdaptiveShape { n: sizes[0], channels: sizes[1], in_size: [sizes[2], sizes[3]], out_size: [sizes[10], sizes[11]] };
         let (x, mut y, mut argmax) = ([0.0_f32; 5], [0.0_f32; 5], [0; 5]);
         let x = View::Host(&x[..]);
-        prop_assert!(max_forward(&s, x, (&mut y[..]).into(), (&mut argmax).into()).is_err());
-        prop_assert!(max_backward(&s, (&argmax).into(), x, (&mut y[..]).into(), Accumulate::Add).is_err());
+        prop_assert!(max_forward(&s, x, (&mut y[..]).into(), (&mut argmax[..]).into()).is_err());
+        prop_assert!(max_backward(&s, (&argmax[..]).into(), x, (&mut y[..]).into(), Accumulate::Add).is_err());
         prop_assert!(average_forward(&s, Padding::Counted, x, (&mut y[..]).into()).is_err());
         prop_assert!(average_backward(&s, Padding::NotCounted, x, (&mut y[..]).into(), Accumulate::Add).is_err());
         prop_assert!(adaptive_average_forward(&a, x, (&mut y[..]).into()).is_err());
