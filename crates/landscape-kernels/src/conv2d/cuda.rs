@@ -1,0 +1,165 @@
+//! Convolution on GPUs by own kernels; shapes and lengths were checked.
+
+use super::Conv2dShape;
+use crate::cuda::args::Plain;
+use crate::cuda::memory::DeviceMemory;
+use crate::cuda::{Cuda, Grid, Source, source};
+use crate::error::Result;
+use crate::memory::{Accumulate, Real, View, ViewMut};
+use crate::reduce::cuda::{RowParts, sum_partials};
+use cudarc::driver::DeviceRepr;
+
+const KERNELS: Source = source!("conv2d/kernels");
+
+/// Blocks that a weight gradient should have, if it takes partial sums to get there.
+const WEIGHT_BLOCKS: usize = 512;
+/// Pixels below which another partial sum costs more than it saves.
+const MIN_PIXELS: usize = 512;
+
+/// `ConvSizes` of the kernels.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Sizes {
+    n: i64,
+    groups: i64,
+    in_group: i64,
+    out_group: i64,
+    in_size: [i64; 2],
+    out_size: [i64; 2],
+    kernel_size: [i64; 2],
+    stride: [i64; 2],
+    padding: [i64; 2],
+    dilation: [i64; 2],
+}
+
+// SAFETY: numbers of eight bytes each in the order that the kernels declare.
+unsafe impl DeviceRepr for Sizes {}
+
+fn sizes(s: &Conv2dShape) -> Plain<Sizes> {
+    let long = |pair: [usize; 2]| pair.map(|v| v as i64);
+    Plain(Sizes {
+        n: s.n as i64,
+        groups: s.groups as i64,
+        in_group: s.in_group() as i64,
+        out_group: s.out_group() as i64,
+        in_size: long(s.in_size),
+        out_size: long(s.out_size()),
+        kernel_size: long(s.kernel_size),
+        stride: long(s.stride),
+        padding: long(s.padding),
+        dilation: long(s.dilation),
+    })
+}
+
+/// The tile of a product: rows and columns.
+#[derive(Clone, Copy)]
+enum Tile {
+    Wide,
+    Narrow,
+}
+
+impl Tile {
+    fn of(n_columns: usize) -> Self {
+        if n_columns > 32 { Tile::Wide } else { Tile::Narrow }
+    }
+
+    fn blocks(self, n_rows: usize, n_columns: usize) -> [usize; 2] {
+        match self {
+            Tile::Wide => [n_rows.div_ceil(64), n_columns.div_ceil(64)],
+            Tile::Narrow => [n_rows.div_ceil(128), n_columns.div_ceil(16)],
+        }
+    }
+
+    fn pick(self, wide: &'static str, narrow: &'static str) -> &'static str {
+        match self {
+            Tile::Wide => wide,
+            Tile::Narrow => narrow,
+        }
+    }
+}
+
+fn grid([x, y]: [usize; 2], z: usize) -> Grid {
+    Grid { blocks: [x, y, z].map(|v| u32::try_from(v).unwrap_or(u32::MAX)), threads: [256, 1, 1], shared_bytes: 0 }
+}
+
+pub(super) fn forward<T: Real>(
+    cuda: &Cuda,
+    s: &Conv2dShape,
+    x: View<'_, T>,
+    packed: View<'_, T>,
+    bias: Option<View<'_, T>>,
+    y: ViewMut<'_, T>,
+) -> Result<()> {
+    if s.is_depthwise() {
+        return cuda.launch(&KERNELS, "depthwise_forward", T::NAME, Grid::over(y.len()), &[&sizes(s), &x, &packed, &bias, &y]);
+    }
+    let tile = Tile::of(s.out_group());
+    let grid = grid(tile.blocks(s.out_len() / s.out_channels, s.out_group()), s.groups);
+    let kernel = tile.pick("conv2d_forward_wide", "conv2d_forward_narrow");
+    cuda.launch(&KERNELS, kernel, T::NAME, grid, &[&sizes(s), &x, &packed, &bias, &y])
+}
+
+pub(super) fn backward_input<T: Real>(
+    cuda: &Cuda,
+    s: &Conv2dShape,
+    packed: View<'_, T>,
+    dy: View<'_, T>,
+    dx: ViewMut<'_, T>,
+    mode: Accumulate,
+) -> Result<()> {
+    if s.is_depthwise() {
+        let grid = Grid::over(dx.len());
+        return cuda.launch(&KERNELS, "depthwise_backward_input", T::NAME, grid, &[&sizes(s), &packed, &dy, &dx, &mode]);
+    }
+    let tile = Tile::of(s.in_group());
+    let grid = grid(tile.blocks(s.in_len() / s.in_channels, s.in_group()), s.groups);
+    let kernel = tile.pick("conv2d_backward_input_wide", "conv2d_backward_input_narrow");
+    cuda.launch(&KERNELS, kernel, T::NAME, grid, &[&sizes(s), &packed, &dy, &dx, &mode])
+}
+
+/// The gradient of the packed weight, always overwritten.
+pub(super) fn backward_weight<T: Real>(
+    cuda: &Cuda,
+    s: &Conv2dShape,
+    x: View<'_, T>,
+    dy: View<'_, T>,
+    mut dpacked: ViewMut<'_, T>,
+) -> Result<()> {
+    let n_pixels = s.out_len() / s.out_channels;
+    let (kernel, mut grid) = if s.is_depthwise() {
+        let columns = RowParts::for_sums(n_pixels, s.groups).grid;
+        let blocks = [columns.blocks[0], s.n_taps() as u32, 1];
+        ("depthwise_backward_weight", Grid { blocks, ..columns })
+    } else {
+        let tile = Tile::of(s.out_group());
+        let kernel = tile.pick("conv2d_backward_weight_wide", "conv2d_backward_weight_narrow");
+        (kernel, grid(tile.blocks(s.k(), s.out_group()), s.groups))
+    };
+    // Partial sums until there are enough blocks; the last dimension of a grid ends at 65535.
+    let per_part: usize = grid.blocks.iter().map(|b| *b as usize).product();
+    let z = grid.blocks[2] as usize;
+    let max_parts = WEIGHT_BLOCKS.div_ceil(per_part).min(65_535 / z.max(1)).max(1);
+    let pixels_per_part = n_pixels.div_ceil(max_parts).max(MIN_PIXELS);
+    let n_parts = n_pixels.div_ceil(pixels_per_part).max(1);
+    grid.blocks[2] = u32::try_from(z * n_parts).unwrap_or(u32::MAX);
+    if n_parts == 1 {
+        return cuda.launch(&KERNELS, kernel, T::NAME, grid, &[&sizes(s), &pixels_per_part, &x, &dy, &dpacked]);
+    }
+    let mut partials = DeviceMemory::<T>::scratch(cuda, n_parts * s.weight_len())?;
+    cuda.launch(&KERNELS, kernel, T::NAME, grid, &[&sizes(s), &pixels_per_part, &x, &dy, &partials.view_mut()])?;
+    sum_partials(cuda, n_parts, View::Device(partials.view()), dpacked.reborrow())
+}
+
+pub(super) fn pack_weight<T: Real>(cuda: &Cuda, s: &Conv2dShape, oihw: View<'_, T>, packed: ViewMut<'_, T>) -> Result<()> {
+    cuda.launch(&KERNELS, "pack_weight", T::NAME, Grid::over(s.weight_len()), &[&sizes(s), &oihw, &packed])
+}
+
+pub(super) fn unpack_gradient<T: Real>(
+    cuda: &Cuda,
+    s: &Conv2dShape,
+    packed: View<'_, T>,
+    oihw: ViewMut<'_, T>,
+    mode: Accumulate,
+) -> Result<()> {
+    cuda.launch(&KERNELS, "unpack_gradient", T::NAME, Grid::over(s.weight_len()), &[&sizes(s), &packed, &oihw, &mode])
+}
