@@ -71,6 +71,7 @@ pub fn relu_backward<T: Real>(y: View<'_, T>, dy: View<'_, T>, dx: ViewMut<'_, T
 /// Hendrycks and Gimpel 2016. PyTorch writes Φ as 1 + erf, which loses the digits of the negative tail; ours is erfc, which keeps them.
 pub fn gelu_forward<T: Real>(kind: Gelu, x: View<'_, T>, y: ViewMut<'_, T>) -> Result<()> {
     check_len("gelu_forward", "x", y.len(), x.len())?;
+    on_device!("gelu_forward", [x, y], gpu => cuda::gelu_forward(gpu, kind, x, y));
     let x = x.host();
     for_each_chunk_mut(y.host(), CHUNK / 16, |idx, y| {
         for (y, x) in y.iter_mut().zip(&x[idx * (CHUNK / 16)..]) {
@@ -91,6 +92,7 @@ pub fn gelu_forward<T: Real>(kind: Gelu, x: View<'_, T>, y: ViewMut<'_, T>) -> R
 pub fn gelu_backward<T: Real>(kind: Gelu, x: View<'_, T>, dy: View<'_, T>, dx: ViewMut<'_, T>, mode: Accumulate) -> Result<()> {
     check_len("gelu_backward", "x", dx.len(), x.len())?;
     check_len("gelu_backward", "dy", dx.len(), dy.len())?;
+    on_device!("gelu_backward", [x, dy, dx], gpu => cuda::gelu_backward(gpu, kind, x, dy, dx, mode));
     let (x, dy) = (x.host(), dy.host());
     for_each_chunk_mut(dx.host(), CHUNK / 16, |idx, dx| {
         let start = idx * (CHUNK / 16);

@@ -3,6 +3,9 @@
 //! y = (x − μ) / √(σ² + ε) · γ + β with μ and σ² per channel, either of this batch or stored.
 //! Running statistics, and the unbiased variance that PyTorch keeps in them, are the caller's business.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use crate::check::n_elements;
 use crate::error::{Error, Result, check_len};
 use crate::memory::{Accumulate, Real, View, ViewMut};
@@ -56,6 +59,7 @@ pub fn statistics<T: Real>(shape: &BatchNormShape, x: View<'_, T>, mean: ViewMut
     check_len(OP, "mean", shape.channels, mean.len())?;
     check_len(OP, "var", shape.channels, var.len())?;
     check_rows(shape)?;
+    on_device!(OP, [x, mean, var], gpu => cuda::statistics(gpu, shape, x, mean, var));
     let x = x.host();
     let shift: Vec<f64> = x[..shape.channels].iter().map(|v| v.to_f64()).collect();
     let [sums, squares] = shifted_moments(shape.channels, x, &shift);
@@ -98,6 +102,7 @@ pub fn normalize<T: Real>(
     if shape.channels == 0 {
         return Ok(());
     }
+    on_device!(OP, [x, mean, var, weight, bias, y], gpu => cuda::normalize(gpu, shape, x, mean, var, eps, weight, bias, y));
     let times = rows_per_wide_row(shape.channels);
     let scale = scales(var, eps, weight).into_iter().map(T::from_f64).collect::<Vec<_>>();
     let (mean, scale) = (tile(mean.host(), times), tile(&scale, times));
@@ -217,6 +222,11 @@ fn backward<T: Real>(
     if shape.channels == 0 {
         return Ok(());
     }
+    on_device!(
+        OP,
+        [x, mean, var, weight, dy, dx, dweight, dbias],
+        gpu => cuda::backward(gpu, shape, through, x, mean, var, eps, weight, dy, dx, dx_mode, dweight, dbias, mode)
+    );
     let (x, dy) = (x.host(), dy.host());
     let means: Vec<f64> = mean.host().iter().map(|v| v.to_f64()).collect();
     let scale = scales(var, eps, weight);

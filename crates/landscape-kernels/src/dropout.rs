@@ -3,6 +3,9 @@
 //! Nothing is drawn in order and nothing is stored: the backward pass makes the same mask again, and a batch cut in parts, at any
 //! `first_idx`, gets the mask of the whole.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use crate::check::shape_error;
 use crate::error::{Result, check_len};
 use crate::memory::{Accumulate, Real, View, ViewMut};
@@ -73,6 +76,7 @@ fn apply<T: Real>(op: &'static str, mask: &DropoutMask, x: View<'_, T>, y: ViewM
     if !(0.0..=1.0).contains(&mask.p) {
         return Err(shape_error(op, format!("`p` must be at least 0 and at most 1, got {}", mask.p)));
     }
+    on_device!(op, [x, y], gpu => cuda::apply(gpu, mask, x, y, mode));
     let [state, first_idx, threshold] = mask.words();
     // With p = 1 nothing is kept and the scale is never used.
     let scale = T::from_f64(1.0 / (1.0 - mask.p));

@@ -2,6 +2,9 @@
 //!
 //! One call runs on one thread; callers cut the work themselves, by shape, so that bits never depend on the thread count.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+
 use crate::memory::{Accumulate, Real};
 
 /// Length of the summed dimension that one sum goes over; longer ones are sums of sums, which round less.

@@ -2,6 +2,9 @@
 //!
 //! The result is cut into fixed tiles, each one product on one thread: no sum ever crosses tasks, so nothing is reduced.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use crate::check::n_elements;
 use crate::error::{Result, check_len};
 use crate::gemm::{Dims, Strides, product};
@@ -53,10 +56,13 @@ pub fn forward<T: Real>(
     check_len(OP, "x", n_elements(OP, &[n_rows, in_features])?, x.len())?;
     check_len(OP, "weight", n_elements(OP, &[out_features, in_features])?, weight.len())?;
     check_len(OP, "y", n_elements(OP, &[n_rows, out_features])?, y.len())?;
+    if let Some(bias) = bias {
+        check_len(OP, "bias", out_features, bias.len())?;
+    }
+    on_device!(OP, [x, weight, bias, y], gpu => cuda::forward(gpu, shape, x, weight, bias, y));
     let y = y.host();
     let mut mode = Accumulate::Overwrite;
     if let Some(bias) = bias {
-        check_len(OP, "bias", out_features, bias.len())?;
         let bias = bias.host();
         if out_features > 0 {
             y.chunks_exact_mut(out_features).for_each(|row| row.copy_from_slice(bias));
@@ -86,6 +92,7 @@ pub fn backward_input<T: Real>(
     check_len(OP, "weight", n_elements(OP, &[out_features, in_features])?, weight.len())?;
     check_len(OP, "dy", n_elements(OP, &[n_rows, out_features])?, dy.len())?;
     check_len(OP, "dx", n_elements(OP, &[n_rows, in_features])?, dx.len())?;
+    on_device!(OP, [weight, dy, dx], gpu => cuda::backward_input(gpu, shape, weight, dy, dx, mode));
     let dims = Dims { m: n_rows, n: in_features, k: out_features };
     tiled(dims, (dy.host(), Strides::row_major(out_features)), (weight.host(), Strides::row_major(in_features)), dx.host(), mode);
     Ok(())
@@ -110,9 +117,12 @@ pub fn backward_weight<T: Real>(
     check_len(OP, "x", n_elements(OP, &[n_rows, in_features])?, x.len())?;
     check_len(OP, "dy", n_elements(OP, &[n_rows, out_features])?, dy.len())?;
     check_len(OP, "dweight", n_elements(OP, &[out_features, in_features])?, dweight.len())?;
+    if let Some(dbias) = &dbias {
+        check_len(OP, "dbias", out_features, dbias.len())?;
+    }
+    on_device!(OP, [x, dy, dweight, dbias], gpu => cuda::backward_weight(gpu, shape, x, dy, dweight, dbias, mode));
     let (x, dy) = (x.host(), dy.host());
     if let Some(dbias) = dbias {
-        check_len(OP, "dbias", out_features, dbias.len())?;
         store_column_sums(out_features, dy, dbias.host(), mode);
     }
     let dims = Dims { m: out_features, n: in_features, k: n_rows };

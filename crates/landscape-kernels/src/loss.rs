@@ -3,8 +3,13 @@
 //! Every sum is taken in double precision over pieces cut by shape, so sums of batches can be added, and have the same bits for any
 //! number of threads.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use crate::check::{n_elements, shape_error};
 use crate::error::{Error, Result, check_len};
+#[cfg(feature = "cuda")]
+use crate::memory::{Device, Memory};
 use crate::memory::{Real, View, ViewMut};
 use crate::parallel::CHUNK;
 use rayon::prelude::*;
@@ -45,16 +50,15 @@ pub fn cross_entropy<T: Real>(
     labels: View<'_, u32>,
     gradient: Option<(ViewMut<'_, T>, f64)>,
 ) -> Result<LossSums> {
-    const OP: &str = "cross_entropy";
-    let n = n_elements(OP, &[n_rows, n_classes])?;
-    check_len(OP, "logits", n, logits.len())?;
-    check_len(OP, "labels", n_rows, labels.len())?;
-    if let Some((gradient, _)) = &gradient {
-        check_len(OP, "gradient", n, gradient.len())?;
-    }
+    check_cross_entropy(n_rows, n_classes, logits, labels, gradient.as_ref())?;
+    on_device!(CROSS_ENTROPY, [logits, labels, gradient], gpu => {
+        let mut sums = Memory::zeros(&Device::Cuda(gpu.clone()), N_SUMS);
+        cuda::cross_entropy(gpu, [n_rows, n_classes], logits, labels, gradient, sums.view_mut())?;
+        read_sums(n_classes, sums.view())
+    });
     let labels = labels.host();
     if let Some((row, &label)) = labels.iter().enumerate().find(|(_, label)| **label as usize >= n_classes) {
-        return Err(Error::Label { op: OP, row, label, n_classes });
+        return Err(Error::Label { op: CROSS_ENTROPY, row, label, n_classes });
     }
     Ok(sum_rows(n_classes, logits.host(), gradient, |row, logits, gradient| cross_entropy_row(logits, labels[row] as usize, gradient)))
 }
@@ -82,20 +86,142 @@ pub fn squared_error<T: Real>(
     targets: View<'_, T>,
     gradient: Option<(ViewMut<'_, T>, f64)>,
 ) -> Result<LossSums> {
-    const OP: &str = "squared_error";
-    if n_outputs == 0 {
-        return Err(shape_error(OP, "`n_outputs` must be at least 1, got 0"));
-    }
-    let n = n_elements(OP, &[n_rows, n_outputs])?;
-    check_len(OP, "outputs", n, outputs.len())?;
-    check_len(OP, "targets", n, targets.len())?;
-    if let Some((gradient, _)) = &gradient {
-        check_len(OP, "gradient", n, gradient.len())?;
-    }
+    check_squared_error(n_rows, n_outputs, outputs, targets, gradient.as_ref())?;
+    on_device!(SQUARED_ERROR, [outputs, targets, gradient], gpu => {
+        let mut sums = Memory::zeros(&Device::Cuda(gpu.clone()), N_SUMS);
+        cuda::squared_error(gpu, [n_rows, n_outputs], outputs, targets, gradient, sums.view_mut())?;
+        read_sums(0, sums.view())
+    });
     let targets = targets.host();
     Ok(sum_rows(n_outputs, outputs.host(), gradient, |row, outputs, gradient| {
         squared_error_row(outputs, &targets[row * n_outputs..][..n_outputs], gradient)
     }))
+}
+
+/// Numbers that sums of losses take where they are added up: the loss, the wrong rows, and the row and value of a bad label.
+pub const N_SUMS: usize = 4;
+
+/// [`cross_entropy`], its sums added to `sums` where the operands are, without a wait: [`read_sums`] reads them.
+///
+/// # Shapes
+/// As [`cross_entropy`]; `sums` [`N_SUMS`], zeros before the first batch.
+///
+/// # Errors
+/// [`Error::Length`] where lengths differ. A label that is no class is told by [`read_sums`], and its row counts nothing.
+///
+/// ```
+/// use landscape_kernels::{View, loss::{N_SUMS, add_cross_entropy, cross_entropy, read_sums}};
+/// let (logits, labels) = ([0.0_f32, 1.0, 3.0, -3.0], [0, 0]);
+/// let mut sums = [0.0; N_SUMS];
+/// for _ in 0..2 {
+///     add_cross_entropy(2, 2, View::Host(&logits), View::Host(&labels), None, (&mut sums[..]).into())?;
+/// }
+/// let once = cross_entropy(2, 2, View::Host(&logits), View::Host(&labels), None)?;
+/// assert_eq!(read_sums(2, View::Host(&sums))?.loss_nats_sum, 2.0 * once.loss_nats_sum);
+/// # Ok::<(), landscape_kernels::Error>(())
+/// ```
+pub fn add_cross_entropy<T: Real>(
+    n_rows: usize,
+    n_classes: usize,
+    logits: View<'_, T>,
+    labels: View<'_, u32>,
+    gradient: Option<(ViewMut<'_, T>, f64)>,
+    sums: ViewMut<'_, f64>,
+) -> Result<()> {
+    check_cross_entropy(n_rows, n_classes, logits, labels, gradient.as_ref())?;
+    check_len(CROSS_ENTROPY, "sums", N_SUMS, sums.len())?;
+    on_device!(
+        CROSS_ENTROPY,
+        [logits, labels, gradient, sums],
+        gpu => cuda::cross_entropy(gpu, [n_rows, n_classes], logits, labels, gradient, sums)
+    );
+    let sums = sums.host();
+    match cross_entropy(n_rows, n_classes, logits, labels, gradient) {
+        Err(Error::Label { row, label, .. }) if sums[2] == 0.0 => {
+            // A row number is far below 2⁵³, so it is exact.
+            (sums[2], sums[3]) = ((row + 1) as f64, f64::from(label));
+            Ok(())
+        }
+        Err(Error::Label { .. }) => Ok(()),
+        other => add_to(sums, other?),
+    }
+}
+
+/// [`squared_error`], its sums added to `sums` as [`add_cross_entropy`] does.
+///
+/// # Shapes
+/// As [`squared_error`]; `sums` [`N_SUMS`], zeros before the first batch.
+///
+/// # Errors
+/// As [`squared_error`].
+pub fn add_squared_error<T: Real>(
+    n_rows: usize,
+    n_outputs: usize,
+    outputs: View<'_, T>,
+    targets: View<'_, T>,
+    gradient: Option<(ViewMut<'_, T>, f64)>,
+    sums: ViewMut<'_, f64>,
+) -> Result<()> {
+    check_squared_error(n_rows, n_outputs, outputs, targets, gradient.as_ref())?;
+    check_len(SQUARED_ERROR, "sums", N_SUMS, sums.len())?;
+    on_device!(
+        SQUARED_ERROR,
+        [outputs, targets, gradient, sums],
+        gpu => cuda::squared_error(gpu, [n_rows, n_outputs], outputs, targets, gradient, sums)
+    );
+    add_to(sums.host(), squared_error(n_rows, n_outputs, outputs, targets, gradient)?)
+}
+
+/// What [`add_cross_entropy`] or [`add_squared_error`] has added up; where that is on a GPU, this waits for it.
+///
+/// # Errors
+/// [`Error::Label`] for the first label since the sums were zero that was none of `n_classes` (its row counted within its batch),
+/// [`Error::Length`] if there are not [`N_SUMS`], [`Error::Device`] if a GPU failed.
+pub fn read_sums(n_classes: usize, sums: View<'_, f64>) -> Result<LossSums> {
+    check_len(CROSS_ENTROPY, "sums", N_SUMS, sums.len())?;
+    let sums = sums.read()?;
+    if sums[2] > 0.0 {
+        return Err(Error::Label { op: CROSS_ENTROPY, row: sums[2] as usize - 1, label: sums[3] as u32, n_classes });
+    }
+    Ok(LossSums { loss_nats_sum: sums[0], n_wrong: sums[1] as u64 })
+}
+
+fn add_to(sums: &mut [f64], batch: LossSums) -> Result<()> {
+    sums[0] += batch.loss_nats_sum;
+    sums[1] += batch.n_wrong as f64;
+    Ok(())
+}
+
+const CROSS_ENTROPY: &str = "cross_entropy";
+const SQUARED_ERROR: &str = "squared_error";
+
+fn check_cross_entropy<T: Real>(
+    n_rows: usize,
+    n_classes: usize,
+    logits: View<'_, T>,
+    labels: View<'_, u32>,
+    gradient: Option<&(ViewMut<'_, T>, f64)>,
+) -> Result<()> {
+    let n = n_elements(CROSS_ENTROPY, &[n_rows, n_classes])?;
+    check_len(CROSS_ENTROPY, "logits", n, logits.len())?;
+    check_len(CROSS_ENTROPY, "labels", n_rows, labels.len())?;
+    gradient.map_or(Ok(()), |(gradient, _)| check_len(CROSS_ENTROPY, "gradient", n, gradient.len()))
+}
+
+fn check_squared_error<T: Real>(
+    n_rows: usize,
+    n_outputs: usize,
+    outputs: View<'_, T>,
+    targets: View<'_, T>,
+    gradient: Option<&(ViewMut<'_, T>, f64)>,
+) -> Result<()> {
+    if n_outputs == 0 {
+        return Err(shape_error(SQUARED_ERROR, "`n_outputs` must be at least 1, got 0"));
+    }
+    let n = n_elements(SQUARED_ERROR, &[n_rows, n_outputs])?;
+    check_len(SQUARED_ERROR, "outputs", n, outputs.len())?;
+    check_len(SQUARED_ERROR, "targets", n, targets.len())?;
+    gradient.map_or(Ok(()), |(gradient, _)| check_len(SQUARED_ERROR, "gradient", n, gradient.len()))
 }
 
 /// Adds `f(row_idx, row, gradient of the row and scale)` up, over fixed pieces in parallel and in order.

@@ -3,6 +3,9 @@
 //! Narrow matrices are read as if several rows were one wide row, so that the inner loop is long enough for vectors; the
 //! copies of a column are added at the end, in order.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+
 use crate::memory::Real;
 use crate::parallel::{map_splits, n_splits};
 use crate::simd::multiversion;

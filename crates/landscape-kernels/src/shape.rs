@@ -1,5 +1,8 @@
 //! Elements moved, not changed: layouts of images, flatten, concatenation along the last axis.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use crate::check::{n_elements, shape_error};
 use crate::error::{Result, check_len};
 use crate::memory::{Accumulate, Real, View, ViewMut};
@@ -86,6 +89,17 @@ pub fn concat_forward<T: Real>(n_rows: usize, widths: &[usize], inputs: &[View<'
         check_len(OP, "input", n_elements(OP, &[n_rows, width])?, input.len())?;
     }
     check_len(OP, "y", n_elements(OP, &[n_rows, width])?, y.len())?;
+    on_device!(OP, [inputs, y], gpu => {
+        let mut y = y;
+        let mut start = 0;
+        for (input, &own) in inputs.iter().zip(widths) {
+            let end = y.len();
+            let into = y.reborrow().slice(start.min(end)..end);
+            cuda::copy_columns(gpu, [n_rows, own], (*input, own), (into, width), Accumulate::Overwrite)?;
+            start += own;
+        }
+        Ok(())
+    });
     let inputs: Vec<(&[T], usize)> = inputs.iter().zip(widths).map(|(input, &width)| (input.host(), width)).collect();
     let rows_per_chunk = (CHUNK / width.max(1)).max(1);
     for_each_chunk_mut(y.host(), rows_per_chunk * width, |idx, y| {
@@ -124,6 +138,10 @@ pub fn concat_backward<T: Real>(
     check_len(OP, "dy", n_elements(OP, &[n_rows, width])?, dy.len())?;
     check_len(OP, "dx", n_elements(OP, &[n_rows, own])?, dx.len())?;
     let start: usize = widths[..input_idx].iter().sum();
+    on_device!(OP, [dy, dx], gpu => {
+        let dy = dy.slice(start.min(dy.len())..dy.len());
+        cuda::copy_columns(gpu, [n_rows, own], (dy, width), (dx, own), mode)
+    });
     let dy = dy.host();
     let rows_per_chunk = (CHUNK / own.max(1)).max(1);
     for_each_chunk_mut(dx.host(), rows_per_chunk * own, |idx, dx| {
@@ -172,6 +190,7 @@ fn transpose<T: Real>(
         Channels::First => (c, h * w),
         Channels::Last => (h * w, c),
     };
+    on_device!(op, [x, y], gpu => cuda::transpose(gpu, [n, n_rows, n_columns], x, y, mode));
     let x = x.host();
     for_each_chunk_mut(y.host(), n_rows * n_columns, |idx, y| {
         transpose_matrix(n_rows, n_columns, &x[idx * n_rows * n_columns..][..n_rows * n_columns], y, mode);

@@ -1,10 +1,10 @@
 //! Launches of the kernels for GPUs; lengths were checked, and there are rows where statistics are taken.
 
 use super::{BatchNormShape, Through};
-use crate::cuda::memory::DeviceMemory;
+use crate::cuda::memory::scratch;
 use crate::cuda::{Cuda, Grid, Source, source};
 use crate::error::Result;
-use crate::memory::{Accumulate, Real, View, ViewMut};
+use crate::memory::{Accumulate, Memory, Real, View, ViewMut};
 use crate::reduce::cuda::RowParts;
 
 const KERNELS: Source = source!("batch_norm/kernels");
@@ -18,7 +18,7 @@ pub(super) fn statistics<T: Real>(
 ) -> Result<()> {
     let &BatchNormShape { n_rows, channels } = shape;
     let RowParts { grid, rows_per_part, n_parts } = RowParts::for_sums(n_rows, channels);
-    let mut partials = DeviceMemory::<f64>::scratch(cuda, 2 * n_parts * channels)?;
+    let mut partials = scratch::<f64>(cuda, 2 * n_parts * channels)?;
     cuda.launch(&KERNELS, "batch_norm_moments", T::NAME, grid, &[&n_rows, &channels, &rows_per_part, &x, &partials.view_mut()])?;
     cuda.launch(
         &KERNELS,
@@ -74,12 +74,12 @@ pub(super) fn backward<T: Real>(
 ) -> Result<()> {
     let &BatchNormShape { n_rows, channels } = shape;
     let mut coefficients = match through {
-        Through::Batch => Some(DeviceMemory::<T>::scratch(cuda, 3 * channels)?),
+        Through::Batch => Some(scratch::<T>(cuda, 3 * channels)?),
         Through::Stored => None,
     };
     if coefficients.is_some() || dweight.is_some() || dbias.is_some() {
         let RowParts { grid, rows_per_part, n_parts } = RowParts::for_sums(n_rows, channels);
-        let mut partials = DeviceMemory::<f64>::scratch(cuda, 2 * n_parts * channels)?;
+        let mut partials = scratch::<f64>(cuda, 2 * n_parts * channels)?;
         cuda.launch(
             &KERNELS,
             "batch_norm_gradient_moments",
@@ -87,7 +87,7 @@ pub(super) fn backward<T: Real>(
             grid,
             &[&n_rows, &channels, &rows_per_part, &x, &mean, &dy, &partials.view_mut()],
         )?;
-        let into = coefficients.as_mut().map(DeviceMemory::view_mut);
+        let into = coefficients.as_mut().map(Memory::view_mut);
         cuda.launch(
             &KERNELS,
             "batch_norm_finish_gradient",

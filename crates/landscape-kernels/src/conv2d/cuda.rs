@@ -1,12 +1,13 @@
-//! Convolution on GPUs by own kernels; shapes and lengths were checked.
+//! Convolution on GPUs by own kernels.
 
 use super::Conv2dShape;
+use super::shape::OP;
 use crate::cuda::args::Plain;
-use crate::cuda::memory::DeviceMemory;
+use crate::cuda::memory::scratch;
 use crate::cuda::{Cuda, Grid, Source, source};
-use crate::error::Result;
+use crate::error::{Result, check_len};
 use crate::memory::{Accumulate, Real, View, ViewMut};
-use crate::reduce::cuda::{RowParts, sum_partials};
+use crate::reduce::cuda::{RowParts, store_column_sums, sum_partials};
 use cudarc::driver::DeviceRepr;
 
 const KERNELS: Source = source!("conv2d/kernels");
@@ -82,6 +83,14 @@ fn grid([x, y]: [usize; 2], z: usize) -> Grid {
     Grid { blocks: [x, y, z].map(|v| u32::try_from(v).unwrap_or(u32::MAX)), threads: [256, 1, 1], shared_bytes: 0 }
 }
 
+/// Checks the shape and the operands that all three have; there is no scratch memory to check.
+fn check(s: &Conv2dShape, input: (&'static str, usize), packed: usize, output: (&'static str, usize)) -> Result<()> {
+    s.check()?;
+    check_len(OP, input.0, s.in_len(), input.1)?;
+    check_len(OP, "packed weight", s.weight_len(), packed)?;
+    check_len(OP, output.0, s.out_len(), output.1)
+}
+
 pub(super) fn forward<T: Real>(
     cuda: &Cuda,
     s: &Conv2dShape,
@@ -90,6 +99,8 @@ pub(super) fn forward<T: Real>(
     bias: Option<View<'_, T>>,
     y: ViewMut<'_, T>,
 ) -> Result<()> {
+    check(s, ("x", x.len()), packed.len(), ("y", y.len()))?;
+    bias.map_or(Ok(()), |bias| check_len(OP, "bias", s.out_channels, bias.len()))?;
     if s.is_depthwise() {
         return cuda.launch(&KERNELS, "depthwise_forward", T::NAME, Grid::over(y.len()), &[&sizes(s), &x, &packed, &bias, &y]);
     }
@@ -107,6 +118,7 @@ pub(super) fn backward_input<T: Real>(
     dx: ViewMut<'_, T>,
     mode: Accumulate,
 ) -> Result<()> {
+    check(s, ("dx", dx.len()), packed.len(), ("dy", dy.len()))?;
     if s.is_depthwise() {
         let grid = Grid::over(dx.len());
         return cuda.launch(&KERNELS, "depthwise_backward_input", T::NAME, grid, &[&sizes(s), &packed, &dy, &dx, &mode]);
@@ -117,14 +129,21 @@ pub(super) fn backward_input<T: Real>(
     cuda.launch(&KERNELS, kernel, T::NAME, grid, &[&sizes(s), &packed, &dy, &dx, &mode])
 }
 
-/// The gradient of the packed weight, always overwritten.
+/// The gradients of the packed weight (always overwritten) and of the bias (by `mode`).
 pub(super) fn backward_weight<T: Real>(
     cuda: &Cuda,
     s: &Conv2dShape,
     x: View<'_, T>,
     dy: View<'_, T>,
-    mut dpacked: ViewMut<'_, T>,
+    dpacked: ViewMut<'_, T>,
+    dbias: Option<ViewMut<'_, T>>,
+    mode: Accumulate,
 ) -> Result<()> {
+    check(s, ("x", x.len()), dpacked.len(), ("dy", dy.len()))?;
+    if let Some(dbias) = dbias {
+        check_len(OP, "dbias", s.out_channels, dbias.len())?;
+        store_column_sums(cuda, s.out_channels, dy, dbias, mode)?;
+    }
     let n_pixels = s.out_len() / s.out_channels;
     let (kernel, mut grid) = if s.is_depthwise() {
         let columns = RowParts::for_sums(n_pixels, s.groups).grid;
@@ -145,9 +164,9 @@ pub(super) fn backward_weight<T: Real>(
     if n_parts == 1 {
         return cuda.launch(&KERNELS, kernel, T::NAME, grid, &[&sizes(s), &pixels_per_part, &x, &dy, &dpacked]);
     }
-    let mut partials = DeviceMemory::<T>::scratch(cuda, n_parts * s.weight_len())?;
+    let mut partials = scratch::<T>(cuda, n_parts * s.weight_len())?;
     cuda.launch(&KERNELS, kernel, T::NAME, grid, &[&sizes(s), &pixels_per_part, &x, &dy, &partials.view_mut()])?;
-    sum_partials(cuda, n_parts, View::Device(partials.view()), dpacked.reborrow())
+    sum_partials(cuda, n_parts, partials.view(), dpacked)
 }
 
 pub(super) fn pack_weight<T: Real>(cuda: &Cuda, s: &Conv2dShape, oihw: View<'_, T>, packed: ViewMut<'_, T>) -> Result<()> {

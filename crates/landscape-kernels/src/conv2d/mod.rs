@@ -11,6 +11,8 @@ mod rows;
 mod column;
 mod depthwise;
 mod direct;
+#[cfg(feature = "cuda")]
+mod cuda;
 
 pub use fuse::{Activation, Epilogue, Gate, GradientEpilogue, Prologue};
 pub use pack::{pack_weight, unpack_gradient};
@@ -23,6 +25,10 @@ use crate::parallel::for_each_chunk_mut;
 use rows::Normalizer;
 use shape::OP;
 
+/// What a GPU says to a prologue or an epilogue.
+#[cfg(feature = "cuda")]
+const NOT_FUSED: &str = "kernels for GPUs take no prologue and no epilogue: call the ops one by one";
+
 /// y = x ∗ weight + bias (cross-correlation, as in PyTorch).
 ///
 /// `y[n,i,j,o] = bias[o] + Σ_{r,s,c} x[n, i·stride + r·dilation − padding, j·stride + s·dilation − padding, c] · weight[o,c,r,s]`,
@@ -30,7 +36,7 @@ use shape::OP;
 ///
 /// # Shapes
 /// `x` `[n, h, w, in_channels]`, `packed` from [`pack_weight`], `bias` `[out_channels]`, `y` `[n, h′, w′, out_channels]`; `scratch`
-/// at least `scratch_len`, whatever it holds.
+/// at least `scratch_len`, whatever it holds (a GPU needs none).
 ///
 /// # Errors
 /// As [`Conv2dShape::check`]; [`Error::Length`] where an operand does not fit.
@@ -55,6 +61,7 @@ pub fn forward<T: Real>(
     y: ViewMut<'_, T>,
     scratch: ViewMut<'_, T>,
 ) -> Result<()> {
+    on_device!(OP, [x, packed, bias, y], gpu => cuda::forward(gpu, shape, x, packed, bias, y));
     forward_fused(shape, x, None, packed, bias, y, Epilogue::None, scratch)
 }
 
@@ -81,6 +88,7 @@ pub fn forward_fused<T: Real>(
         check_len(OP, "bias", shape.out_channels, bias.len())?;
     }
     epilogue.check(shape)?;
+    on_device!(OP, [x, packed, bias, y], gpu => Err(gpu.failure(OP, NOT_FUSED)));
     let (packed, bias, y) = (packed.host(), bias.map(View::host), y.host());
     rows::with_epilogue(shape.out_channels, epilogue, |each| {
         if direct::applies::<T>(shape) {
@@ -115,6 +123,7 @@ pub fn backward_input<T: Real>(
     mode: Accumulate,
     scratch: ViewMut<'_, T>,
 ) -> Result<()> {
+    on_device!(OP, [packed, dy, dx], gpu => cuda::backward_input(gpu, shape, packed, dy, dx, mode));
     backward_input_fused(shape, packed, dy, dx, mode, None, scratch)
 }
 
@@ -136,6 +145,7 @@ pub fn backward_input_fused<T: Real>(
 ) -> Result<()> {
     check::<T>(shape, ("dx", dx.len()), packed.len(), ("dy", dy.len()), scratch.len(), None)?;
     epilogue.as_ref().map_or(Ok(()), |e| e.check(shape))?;
+    on_device!(OP, [packed, dy, dx], gpu => Err(gpu.failure(OP, NOT_FUSED)));
     let (packed, dy, dx, scratch) = (packed.host(), dy.host(), dx.host(), scratch.host());
     rows::with_gradient_epilogue(shape.in_channels, epilogue, |each| {
         match shape.transposed().filter(|_| !shape.is_pointwise()) {
@@ -169,6 +179,7 @@ pub fn backward_weight<T: Real>(
     mode: Accumulate,
     scratch: ViewMut<'_, T>,
 ) -> Result<()> {
+    on_device!(OP, [x, dy, dpacked, dbias], gpu => cuda::backward_weight(gpu, shape, x, dy, dpacked, dbias, mode));
     backward_weight_fused(shape, x, None, dy, dpacked, dbias, mode, scratch)
 }
 
@@ -191,6 +202,7 @@ pub fn backward_weight_fused<T: Real>(
     scratch: ViewMut<'_, T>,
 ) -> Result<()> {
     check(shape, ("x", x.len()), dpacked.len(), ("dy", dy.len()), scratch.len(), prologue.as_ref())?;
+    on_device!(OP, [x, dy, dpacked], gpu => Err(gpu.failure(OP, NOT_FUSED)));
     let (dy, dpacked) = (dy.host(), dpacked.host());
     if let Some(dbias) = dbias {
         check_len(OP, "dbias", shape.out_channels, dbias.len())?;

@@ -16,6 +16,7 @@ pub fn pack_weight<T: Real>(shape: &Conv2dShape, oihw: View<'_, T>, packed: View
     shape.check()?;
     check_len(OP, "weight", shape.weight_len(), oihw.len())?;
     check_len(OP, "packed weight", shape.weight_len(), packed.len())?;
+    on_device!(OP, [oihw, packed], gpu => super::cuda::pack_weight(gpu, shape, oihw, packed));
     let (oihw, packed) = (oihw.host(), packed.host());
     for_each_pair(shape, |o, p| packed[p] = oihw[o]);
     Ok(())
@@ -32,6 +33,7 @@ pub fn unpack_gradient<T: Real>(shape: &Conv2dShape, packed: View<'_, T>, oihw: 
     shape.check()?;
     check_len(OP, "packed gradient", shape.weight_len(), packed.len())?;
     check_len(OP, "gradient", shape.weight_len(), oihw.len())?;
+    on_device!(OP, [packed, oihw], gpu => super::cuda::unpack_gradient(gpu, shape, packed, oihw, mode));
     let (packed, oihw) = (packed.host(), oihw.host());
     match mode {
         Accumulate::Overwrite => for_each_pair(shape, |o, p| oihw[o] = packed[p]),

@@ -6,7 +6,7 @@
 use super::Cuda;
 use super::place::Place;
 use crate::error::Result;
-use crate::memory::{Device, Element};
+use crate::memory::{Device, Element, Memory};
 use cudarc::driver::{result, sys};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -109,6 +109,18 @@ impl<T> Drop for DeviceMemory<T> {
             // the call that caused it; a drop has nobody to tell.
             let _ = unsafe { result::free_async(self.pointer, self.cuda.raw_stream()) };
         }
+    }
+}
+
+/// Memory that a kernel fills before another reads it.
+///
+/// # Errors
+/// [`crate::Error::Device`] if there is none.
+pub(crate) fn scratch<T: Element>(cuda: &Cuda, len: usize) -> Result<Memory<T>> {
+    let memory = DeviceMemory::filled_by(cuda, len, |_| Ok(()));
+    match &memory.failure {
+        Some(reason) => Err(cuda.failure("allocate", reason.clone())),
+        None => Ok(Memory::Device(memory)),
     }
 }
 

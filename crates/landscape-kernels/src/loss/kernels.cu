@@ -1,6 +1,6 @@
 // Losses as loss.rs: one warp per row, everything in double precision; rows are then added up in a fixed order by one block.
 //
-// Between the two, a row is its loss and a flag. `sums` is {loss, wrong rows, 1 + first row whose label is no class}, added to.
+// Between the two, a row is its loss and a flag. `sums` is {loss, wrong rows, 1 + row of a label that is no class, that label}, added to.
 
 typedef long long index_t;
 
@@ -99,8 +99,9 @@ __device__ __forceinline__ void squared_error(
     }
 }
 
-// One block of 256 threads: each adds every 256th row, then a tree.
-extern "C" __global__ void loss_sums(index_t n_rows, const double *losses, const unsigned *flags, double *sums)
+// One block of 256 threads: each adds every 256th row, then a tree. labels may be null where no flag tells of a bad one.
+extern "C" __global__ void loss_sums(
+    index_t n_rows, const double *losses, const unsigned *flags, const unsigned *labels, double *sums)
 {
     __shared__ double loss[BLOCK];
     __shared__ double wrong[BLOCK];
@@ -131,6 +132,7 @@ extern "C" __global__ void loss_sums(index_t n_rows, const double *losses, const
         // The first bad label since the sums were set to zero is the one that is told.
         if (bad[0] < n_rows && sums[2] == 0.0) {
             sums[2] = (double)(bad[0] + 1);
+            sums[3] = (double)labels[bad[0]];
         }
     }
 }

@@ -68,6 +68,11 @@ pub fn adaptive_average_forward<T: Real>(shape: &AdaptiveShape, x: View<'_, T>, 
     check_len("adaptive_average_forward", "x", in_len, x.len())?;
     check_len("adaptive_average_forward", "y", out_len, y.len())?;
     if out_len > 0 {
+        on_device!(
+            "adaptive_average_forward",
+            [x, y],
+            gpu => super::cuda::mean_forward(gpu, super::cuda::Windows::adaptive(shape), x, y)
+        );
         mean_forward(&shape.windows(), Divisor::Pixels, shape.in_size, shape.channels, x.host(), y.host());
     }
     Ok(())
@@ -85,6 +90,11 @@ pub fn adaptive_average_backward<T: Real>(shape: &AdaptiveShape, dy: View<'_, T>
     check_len("adaptive_average_backward", "dy", out_len, dy.len())?;
     check_len("adaptive_average_backward", "dx", in_len, dx.len())?;
     if out_len > 0 {
+        on_device!(
+            "adaptive_average_backward",
+            [dy, dx],
+            gpu => super::cuda::mean_backward(gpu, super::cuda::Windows::adaptive(shape), dy, dx, mode)
+        );
         mean_backward(&shape.windows(), Divisor::Pixels, shape.in_size, shape.channels, dy.host(), dx.host(), mode);
     }
     Ok(())

@@ -38,6 +38,7 @@ pub fn average_forward<T: Real>(shape: &PoolShape, padding: Padding, x: View<'_,
     check_len("average_forward", "x", in_len, x.len())?;
     check_len("average_forward", "y", out_len, y.len())?;
     if out_len > 0 {
+        on_device!("average_forward", [x, y], gpu => super::cuda::mean_forward(gpu, on_gpu(shape, padding), x, y));
         mean_forward(&Windows::of(shape), divisor(shape, padding), shape.in_size, shape.channels, x.host(), y.host());
     }
     Ok(())
@@ -55,9 +56,20 @@ pub fn average_backward<T: Real>(shape: &PoolShape, padding: Padding, dy: View<'
     check_len("average_backward", "dy", out_len, dy.len())?;
     check_len("average_backward", "dx", in_len, dx.len())?;
     if out_len > 0 {
+        on_device!("average_backward", [dy, dx], gpu => super::cuda::mean_backward(gpu, on_gpu(shape, padding), dy, dx, mode));
         mean_backward(&Windows::of(shape), divisor(shape, padding), shape.in_size, shape.channels, dy.host(), dx.host(), mode);
     }
     Ok(())
+}
+
+/// The windows as kernels for GPUs take them.
+#[cfg(feature = "cuda")]
+fn on_gpu(shape: &PoolShape, padding: Padding) -> super::cuda::Windows {
+    let divisor = match divisor(shape, padding) {
+        Divisor::Fixed(n) => n,
+        Divisor::Pixels => 0.0,
+    };
+    super::cuda::Windows::of(shape, divisor)
 }
 
 fn divisor(shape: &PoolShape, padding: Padding) -> Divisor {

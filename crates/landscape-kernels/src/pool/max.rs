@@ -42,6 +42,7 @@ pub fn max_forward<T: Real>(shape: &PoolShape, x: View<'_, T>, y: ViewMut<'_, T>
     if u32::try_from(shape.in_size[0] * width - 1).is_err() {
         return Err(shape_error(OP, format!("`in_size` must have at most 2^32 pixels, got {:?}", shape.in_size)));
     }
+    on_device!(OP, [x, y, argmax], gpu => super::cuda::max_forward(gpu, shape, x, y, argmax));
     let windows = Windows::of(shape);
     let argmax = argmax.host();
     let images = x.host().par_chunks_exact(in_len / shape.n);
@@ -68,7 +69,7 @@ pub fn max_forward<T: Real>(shape: &PoolShape, x: View<'_, T>, y: ViewMut<'_, T>
 /// `argmax`, `dy` `[n, h_out, w_out, channels]`; `dx` `[n, h, w, channels]`.
 ///
 /// # Errors
-/// As [`max_forward`]; also [`crate::Error::Shape`] if an entry of `argmax` is no pixel of the input.
+/// As [`max_forward`]; also [`crate::Error::Shape`] if an entry of `argmax` is no pixel of the input (on a GPU it goes nowhere).
 pub fn max_backward<T: Real>(shape: &PoolShape, argmax: View<'_, u32>, dy: View<'_, T>, dx: ViewMut<'_, T>, mode: Accumulate) -> Result<()> {
     const OP: &str = "max_backward";
     let [in_len, out_len] = shape.lengths(OP)?;
@@ -78,6 +79,7 @@ pub fn max_backward<T: Real>(shape: &PoolShape, argmax: View<'_, u32>, dy: View<
     if out_len == 0 {
         return Ok(());
     }
+    on_device!(OP, [argmax, dy, dx], gpu => super::cuda::max_backward(gpu, shape, argmax, dy, dx, mode));
     let argmax = argmax.host();
     let (channels, n_pixels) = (shape.channels, shape.in_size[0] * shape.in_size[1]);
     if let Some(&place) = argmax.iter().max().filter(|place| **place as usize >= n_pixels) {

@@ -6,6 +6,8 @@ mod adaptive;
 mod average;
 mod max;
 mod window;
+#[cfg(feature = "cuda")]
+mod cuda;
 
 pub use adaptive::{AdaptiveShape, adaptive_average_backward, adaptive_average_forward};
 pub use average::{Padding, average_backward, average_forward};

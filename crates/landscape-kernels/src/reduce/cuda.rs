@@ -1,6 +1,6 @@
 //! Launches of the reductions for GPUs, and the cut of a matrix into blocks that every kernel over rows of channels shares.
 
-use crate::cuda::memory::DeviceMemory;
+use crate::cuda::memory::scratch;
 use crate::cuda::{Cuda, Grid, Source, source};
 use crate::error::Result;
 use crate::memory::{Accumulate, Real, View, ViewMut};
@@ -60,7 +60,7 @@ pub(crate) fn store_column_sums<T: Real>(
     }
     let n_rows = x.len() / n_columns;
     let RowParts { grid, rows_per_part, n_parts } = RowParts::for_sums(n_rows, n_columns);
-    let mut partials = DeviceMemory::<f64>::scratch(cuda, n_parts * n_columns)?;
+    let mut partials = scratch::<f64>(cuda, n_parts * n_columns)?;
     cuda.launch(&KERNELS, "column_sums", T::NAME, grid, &[&n_rows, &n_columns, &rows_per_part, &x, &partials.view_mut()])?;
     cuda.launch(
         &KERNELS,
