@@ -374,7 +374,8 @@ mod tests {
             z[nan_idx] = f32::NAN;
             let mut gradient = [0.0; 3];
             for label in 0..3 {
-                let sums = cross_entropy(1, 3, (&z[..]).into(), View::Host(&[label]), Some(((&mut gradient[..]).into(), 1.0))).expect("a good call");
+                let sums = cross_entropy(1, 3, (&z[..]).into(), View::Host(&[label]), Some(((&mut gradient[..]).into(), 1.0)))
+                    .expect("a good call");
                 assert!(sums.loss_nats_sum.is_nan() && sums.n_wrong == 1);
                 assert!(gradient.iter().all(|g| g.is_nan()));
             }

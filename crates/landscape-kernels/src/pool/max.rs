@@ -70,7 +70,13 @@ pub fn max_forward<T: Real>(shape: &PoolShape, x: View<'_, T>, y: ViewMut<'_, T>
 ///
 /// # Errors
 /// As [`max_forward`]; also [`crate::Error::Shape`] if an entry of `argmax` is no pixel of the input (on a GPU it goes nowhere).
-pub fn max_backward<T: Real>(shape: &PoolShape, argmax: View<'_, u32>, dy: View<'_, T>, dx: ViewMut<'_, T>, mode: Accumulate) -> Result<()> {
+pub fn max_backward<T: Real>(
+    shape: &PoolShape,
+    argmax: View<'_, u32>,
+    dy: View<'_, T>,
+    dx: ViewMut<'_, T>,
+    mode: Accumulate,
+) -> Result<()> {
     const OP: &str = "max_backward";
     let [in_len, out_len] = shape.lengths(OP)?;
     check_len(OP, "argmax", out_len, argmax.len())?;

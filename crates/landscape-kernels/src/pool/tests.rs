@@ -226,6 +226,7 @@ fn wrong_lengths_are_errors() {
             assert!(adaptive_average_backward(&a, x, (&mut y).into(), Accumulate::Add).is_err());
         }
     }
-    let error = max_backward(&s, View::Host(&[0, 1, 2, 4]), View::Host(&x), (&mut [0.0; 4][..]).into(), Accumulate::Add).expect_err("4 is no pixel");
+    let error = max_backward(&s, View::Host(&[0, 1, 2, 4]), View::Host(&x), (&mut [0.0; 4][..]).into(), Accumulate::Add)
+        .expect_err("4 is no pixel");
     assert_eq!(error.to_string(), "`max_backward`: `argmax` must be below 4, got 4");
 }

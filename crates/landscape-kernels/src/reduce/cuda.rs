@@ -62,13 +62,7 @@ pub(crate) fn store_column_sums<T: Real>(
     let RowParts { grid, rows_per_part, n_parts } = RowParts::for_sums(n_rows, n_columns);
     let mut partials = scratch::<f64>(cuda, n_parts * n_columns)?;
     cuda.launch(&KERNELS, "column_sums", T::NAME, grid, &[&n_rows, &n_columns, &rows_per_part, &x, &partials.view_mut()])?;
-    cuda.launch(
-        &KERNELS,
-        "finish_column_sums",
-        T::NAME,
-        Grid::over(n_columns),
-        &[&n_columns, &n_parts, &partials.view(), &into, &mode],
-    )
+    cuda.launch(&KERNELS, "finish_column_sums", T::NAME, Grid::over(n_columns), &[&n_columns, &n_parts, &partials.view(), &into, &mode])
 }
 
 /// Every row of `y` becomes `row`.

@@ -1,7 +1,10 @@
 //! What every op promises alike, run over a list of all of them: a new op is a new row.
 
 mod accumulate;
+mod devices;
 mod bad_shapes;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod host_driver;
 
 use landscape_kernels::batch_norm::{self, BatchNormShape};
 use landscape_kernels::{Accumulate, Result, View, ViewMut};
