@@ -1,6 +1,6 @@
 //! Every op on every device: the same bodies run on the processor and on a GPU, and must agree, element-wise ops to the bit.
 //!
-//! Where there is no GPU the test says so and passes; `host_driver.rs` then runs it on the processor behind the driver's interface.
+//! Where there is no GPU the test says so and passes; `without_gpu.rs` then runs it on the processor behind the driver's interface.
 
 use crate::values;
 use landscape_kernels::activation::{self, Gelu};

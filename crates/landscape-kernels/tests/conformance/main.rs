@@ -4,7 +4,7 @@ mod accumulate;
 mod devices;
 mod bad_shapes;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
-mod host_driver;
+mod without_gpu;
 
 use landscape_kernels::batch_norm::{self, BatchNormShape};
 use landscape_kernels::{Accumulate, Result, View, ViewMut};

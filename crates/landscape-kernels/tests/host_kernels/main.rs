@@ -118,7 +118,8 @@ fn cross_entropies<T: Real>(driver: &Driver) {
         // Ties: the first of the largest counts.
         z[..n_classes].fill(T::ONE);
         let mut gradient = vec![T::ZERO; z.len()];
-        let expected = loss::cross_entropy(n_rows, n_classes, (&z).into(), &labels, Some(((&mut gradient).into(), 0.25))).unwrap();
+        let expected =
+            loss::cross_entropy(n_rows, n_classes, (&z).into(), View::Host(&labels), Some(((&mut gradient).into(), 0.25))).unwrap();
         let sizes = [n_rows, n_classes].map(|v| Arg::I64(v as i64));
         let (losses, flags) = (driver.put(&vec![f64::NAN; n_rows]), driver.put(&vec![u32::MAX; n_rows]));
         let labels = driver.put(&labels);
@@ -145,7 +146,7 @@ fn bad_labels_and_nan_are_seen() {
     on_driver(|driver| {
         let z = [0.0, 1.0, f32::NAN, 1.0, 2.0, 1.0];
         let mut gradient = [0.0_f32; 6];
-        let expected = loss::cross_entropy(3, 2, View::Host(&z), &[1, 1, 0], Some(((&mut gradient[..]).into(), 1.0))).unwrap();
+        let expected = loss::cross_entropy(3, 2, View::Host(&z), View::Host(&[1, 1, 0]), Some(((&mut gradient[..]).into(), 1.0))).unwrap();
         for (labels, bad) in [([1_u32, 1, 0], [0.0, 0.0]), ([1, 2, 5], [2.0, 2.0])] {
             let labels = driver.put(&labels);
             let (losses, flags) = (driver.put(&[0.0_f64; 3]), driver.put(&[0_u32; 3]));
