@@ -1,16 +1,21 @@
 //! Points measured for `profile` and `plane`: several at once, recorded in their order, gone on with where an earlier sitting stopped.
 
-use crate::args::{Common, RefreshArgs};
+use crate::args::{AtOnceArgs, Common, RefreshArgs};
 use crate::failure::Interrupted;
 use crate::interrupt;
 use crate::job::{self, Data};
 use crate::partial::Partial;
 use crate::progress::Progress;
+use anyhow::bail;
 use landscape_core::parallel_points::{measure_points, n_forks};
 use landscape_core::profile::{Measured, Values};
-use landscape_core::{Coefficients, ControlPoints, Fork, NormRefresh, Objective, Pass, Seed, Stateful, Tally};
+use landscape_core::{Batches, Coefficients, ControlPoints, Examples, Fork, Objective, Pass, Seed, Stateful, Tally};
+use landscape_graph::Graph;
 use landscape_network::NetworkObjective;
+use landscape_network::shared_first_layer::{FirstLayer, Products, SharedFirstLayer};
 use landscape_zoo::data::held::HeldBatches;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// The inputs of a split are kept decoded up to this size, and decoded anew for each point above it.
 const HELD_BYTES: usize = 256 << 20;
@@ -21,51 +26,93 @@ pub struct Points<'a> {
     pub control: &'a ControlPoints<f32>,
     /// Where each point is.
     pub coefficients: &'a [Coefficients],
+    pub graph: &'a Arc<Graph>,
     pub data: &'a Data,
     pub refresh: &'a RefreshArgs,
     pub weight_decay: f64,
-    /// What points that are measured at once may take.
-    pub memory_bytes: usize,
+    pub at_once: &'a AtOnceArgs,
 }
 
-/// The examples of a measurement, decoded.
-struct Splits {
-    train: HeldBatches<f32>,
-    test: HeldBatches<f32>,
+/// Batches of a split that every point is measured on.
+trait Examined: Batches + Sync {
+    /// Shows every batch, lent where it is kept.
+    fn for_each(&self, look: &mut dyn FnMut(&Self::Batch) -> anyhow::Result<()>) -> anyhow::Result<()>;
+}
+
+impl Examined for HeldBatches<f32> {
+    fn for_each(&self, look: &mut dyn FnMut(&Examples<f32>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        HeldBatches::for_each(self, look)
+    }
+}
+
+impl Examined for Vec<Arc<Products<f32>>> {
+    fn for_each(&self, look: &mut dyn FnMut(&Arc<Products<f32>>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        self.iter().try_for_each(look)
+    }
+}
+
+/// The examples of a measurement.
+struct Splits<S> {
+    train: S,
+    test: S,
     /// What statistics are taken over, where that is not the training split as it is.
-    augmented: Option<HeldBatches<f32>>,
+    augmented: Option<S>,
 }
 
 impl Points<'_> {
     /// Measures the points that are not done yet with statistics taken anew at each; the bits are those of one after the other.
-    pub fn measure(
-        &self,
-        common: &Common,
-        name: &str,
-        objective: &mut NetworkObjective<f32>,
-        partial: &mut Partial<Measured>,
-    ) -> anyhow::Result<()> {
+    pub fn measure(&self, common: &Common, name: &str, partial: &mut Partial<Measured>) -> anyhow::Result<()> {
         let n_points = self.coefficients.len();
-        let mut progress = Progress::new(common, name, n_points as u64, partial.done.len() as u64);
         let left = partial.done.len().min(n_points)..n_points;
+        let mut progress = Progress::new(common, name, n_points as u64, left.start as u64);
         if !left.is_empty() {
+            let device = landscape_kernels::Device::parse(&common.device)?;
             let splits = self.splits(common)?;
-            let n_forks = n_forks(left.len(), objective.fork_bytes(self.data.batch_size), self.memory_bytes);
-            let measure = |objective: &mut NetworkObjective<f32>, idx: usize| self.at(objective, &splits, &self.coefficients[idx]);
-            measure_points(objective, n_forks, left, measure, |idx, measured| {
-                partial.push(measured)?;
-                progress.update(idx as u64 + 1, || format!("loss {:.4}", measured.train.loss));
-                if interrupt::asked() && idx + 1 < n_points {
-                    return Err(Interrupted { resume_hint: "the same command with `--resume` goes on".to_owned() }.into());
-                }
-                Ok(())
-            })?;
+            let memory_bytes = self.at_once.memory_bytes();
+            if self.at_once.shared_first_layer {
+                let mut first = FirstLayer::new(self.graph, &device, self.control)?;
+                let product_bytes = self.check_memory(&first, &splits)?;
+                let splits = splits.products(&mut first)?;
+                drop(first);
+                let objective = SharedFirstLayer::new(self.graph, &device, self.data.loss(), self.control.clone())?;
+                self.measure_left(objective, &splits, left, memory_bytes - product_bytes, partial, &mut progress)?;
+            } else {
+                let objective = NetworkObjective::<f32>::new(self.graph.clone(), &device, self.data.loss())?;
+                self.measure_left(objective, &splits, left, memory_bytes, partial, &mut progress)?;
+            }
         }
         progress.finish();
         Ok(())
     }
 
-    fn splits(&self, common: &Common) -> anyhow::Result<Splits> {
+    /// Measures the points `left`.
+    fn measure_left<O, S>(
+        &self,
+        mut objective: O,
+        splits: &Splits<S>,
+        left: Range<usize>,
+        memory_bytes: usize,
+        partial: &mut Partial<Measured>,
+        progress: &mut Progress,
+    ) -> anyhow::Result<()>
+    where
+        O: Stateful<Scalar = f32> + Fork + Send,
+        S: Examined<Batch = O::Batch>,
+    {
+        let n_points = left.end;
+        let n_forks = n_forks(left.len(), objective.fork_bytes(self.data.batch_size), memory_bytes);
+        let measure = |objective: &mut O, idx: usize| self.at(objective, splits, &self.coefficients[idx]);
+        measure_points(&mut objective, n_forks, left, measure, |idx, measured| {
+            partial.push(measured)?;
+            progress.update(idx as u64 + 1, || format!("loss {:.4}", measured.train.loss));
+            if interrupt::asked() && idx + 1 < n_points {
+                return Err(Interrupted { resume_hint: "the same command with `--resume` goes on".to_owned() }.into());
+            }
+            Ok(())
+        })
+    }
+
+    fn splits(&self, common: &Common) -> anyhow::Result<Splits<HeldBatches<f32>>> {
         let augmented = match self.refresh.refresh_augmented {
             true => Some(HeldBatches::new(self.data.refresh_batches(self.refresh, Seed::new(common.seed))?, HELD_BYTES)?),
             false => None,
@@ -77,22 +124,66 @@ impl Points<'_> {
         })
     }
 
-    fn at(&self, objective: &mut NetworkObjective<f32>, splits: &Splits, c: &Coefficients) -> anyhow::Result<Measured> {
-        let how: NormRefresh = job::norm_refresh(self.refresh.refresh);
+    /// Bytes that the products take; fails where that is more than there is.
+    fn check_memory(&self, first: &FirstLayer<f32>, splits: &Splits<HeldBatches<f32>>) -> anyhow::Result<usize> {
+        let n_examples: usize = splits.all().map(HeldBatches::n_examples).sum();
+        let bytes = n_examples.saturating_mul(first.numbers_per_example()).saturating_mul(size_of::<f32>());
+        if bytes > self.at_once.memory_bytes() {
+            bail!(
+                "`--shared-first-layer` keeps {} products of {n_examples} examples, {} MiB, and `--memory-mib` allows {}; allow more, or measure without it",
+                self.control.n_points(),
+                bytes.div_ceil(1 << 20),
+                self.at_once.memory_mib
+            );
+        }
+        Ok(bytes)
+    }
+
+    fn at<O, S>(&self, objective: &mut O, splits: &Splits<S>, c: &Coefficients) -> anyhow::Result<Measured>
+    where
+        O: Stateful<Scalar = f32>,
+        S: Examined<Batch = O::Batch>,
+    {
         objective.move_to(self.control, c)?;
-        objective.refresh(how, splits.augmented.as_ref().unwrap_or(&splits.train))?;
+        objective.refresh(job::norm_refresh(self.refresh.refresh), splits.augmented.as_ref().unwrap_or(&splits.train))?;
+        // Without decay the norm does not count, and need not be taken.
         let squared_norm = if self.weight_decay == 0.0 { 0.0 } else { objective.weights().squared_norm() };
         let values = |tally| Values::new(&tally, self.weight_decay, squared_norm);
         Ok(Measured { train: values(tally(objective, &splits.train)?), test: Some(values(tally(objective, &splits.test)?)) })
     }
 }
 
+impl<S> Splits<S> {
+    fn all(&self) -> impl Iterator<Item = &S> {
+        [&self.train, &self.test].into_iter().chain(&self.augmented)
+    }
+}
+
+impl Splits<HeldBatches<f32>> {
+    /// What the first layer makes of all batches.
+    fn products(&self, first: &mut FirstLayer<f32>) -> anyhow::Result<Splits<Vec<Arc<Products<f32>>>>> {
+        let mut of = |split: &HeldBatches<f32>| {
+            let mut products = Vec::with_capacity(split.n_batches());
+            split.for_each(|batch| {
+                products.push(Arc::new(first.products(batch)?));
+                Ok::<_, anyhow::Error>(())
+            })?;
+            Ok::<_, anyhow::Error>(products)
+        };
+        Ok(Splits { train: of(&self.train)?, test: of(&self.test)?, augmented: self.augmented.as_ref().map(of).transpose()? })
+    }
+}
+
 /// Measures all batches with the stored statistics.
-fn tally(objective: &mut NetworkObjective<f32>, batches: &HeldBatches<f32>) -> anyhow::Result<Tally> {
+fn tally<O, S>(objective: &mut O, batches: &S) -> anyhow::Result<Tally>
+where
+    O: Objective,
+    S: Examined<Batch = O::Batch>,
+{
     let mut sum = Tally::default();
-    batches.for_each(|batch| {
+    batches.for_each(&mut |batch| {
         sum += objective.measure(batch, Pass::EVALUATE)?;
-        Ok::<_, anyhow::Error>(())
+        Ok(())
     })?;
     Ok(sum)
 }

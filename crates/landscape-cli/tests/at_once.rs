@@ -135,3 +135,53 @@ fn seeds_that_are_no_range_and_places_that_are_taken_are_refused() {
     sandbox.refused(&["train", "--seeds", "0..2", "--out", "full"], &["full", "notes.txt", "--force"]);
     sandbox.refused(&["train", "--seeds", "0..2", "--out", "many", "--epochs", "0"], &["epochs", "0"]);
 }
+
+/// All numbers of a document, in order.
+fn numbers(value: &Value, into: &mut Vec<f64>) {
+    match value {
+        Value::Number(number) => into.push(number.as_f64().unwrap()),
+        Value::Array(items) => items.iter().for_each(|item| numbers(item, into)),
+        Value::Object(map) => map.values().for_each(|item| numbers(item, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_shared_first_layer_gives_the_same_numbers_to_rounding_and_says_so() {
+    let sandbox = Sandbox::with_run();
+    for (args, file, key) in [
+        (&["profile", "run", "--samples", "7"][..], "run/profile.json", "points"),
+        (&["plane", "run", "--grid", "4x3"], "run/plane.json", "train"),
+    ] {
+        let plain = sandbox.json(args);
+        let shared: Vec<&str> = args.iter().copied().chain(["--shared-first-layer", "--force"]).collect();
+        sandbox.refused(&[args, &["--shared-first-layer", "--resume"]].concat(), &["shared_first_layer", "true"]);
+        let found = sandbox.json(&shared);
+        assert_eq!((&plain["settings"]["shared_first_layer"], &found["settings"]["shared_first_layer"]), (&Value::Null, &json!(true)));
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        numbers(&plain[key], &mut a);
+        numbers(&found[key], &mut b);
+        assert!(a.len() == b.len() && a.len() > 20);
+        for (a, b) in a.iter().zip(&b) {
+            assert!((a - b).abs() <= 1e-5 * (1.0 + a.abs()), "{a} {b}");
+        }
+        let first = sandbox.read(file);
+        for flags in [&["--threads", "1"][..], &["--threads", "3"], &["--memory-mib", "1"]] {
+            sandbox.ok(&[&shared[..], flags].concat());
+            assert!(sandbox.read(file) == first, "{flags:?}");
+        }
+    }
+    // 1,797 examples, 3 control points, 16 numbers: 337 KiB fit into a MiB; with 256 they do not.
+    for (seed, out) in [("0", "c.safetensors"), ("1", "d.safetensors")] {
+        sandbox.ok(&["train", "--model", "mlp:64-256-10", "--epochs", "1", "--seed", seed, "--out", out]);
+    }
+    let wide = ["profile", "c.safetensors", "d.safetensors", "--samples", "3", "--shared-first-layer", "--out", "line"];
+    sandbox.ok(&wide);
+    let answer = sandbox.run(&["profile", "c.safetensors", "d.safetensors", "--shared-first-layer", "--memory-mib", "1", "--out", "other"]);
+    assert_eq!(answer.code, Some(2), "{answer}");
+    answer.check_message(&["--shared-first-layer", "4 MiB", "--memory-mib", "allows 1"]);
+    sandbox.ok(&["train", "--model", "mlp:64-10", "--epochs", "1", "--out", "e.safetensors"]);
+    let only = sandbox.run(&["profile", "e.safetensors", "e.safetensors", "--shared-first-layer", "--out", "only"]);
+    assert_eq!(only.code, Some(2), "{only}");
+    only.check_message(&["first layer"]);
+}

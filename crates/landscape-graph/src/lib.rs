@@ -28,6 +28,7 @@ mod shape;
 mod build;
 mod cost;
 mod json;
+mod split;
 
 pub use build::{Conv2d, GraphBuilder};
 pub use cost::Cost;
@@ -35,4 +36,5 @@ pub use error::{Error, Result};
 pub use graph::{Graph, Node, NodeId, TensorDecl};
 pub use json::FORMAT_VERSION;
 pub use op::{Bias, Gelu, Op, Role, Shape};
+pub use split::SplitGraph;
 pub use shape::{MAX_ELEMENTS, infer};

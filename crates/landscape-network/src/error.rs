@@ -65,6 +65,9 @@ pub enum Error {
         /// How many were given.
         got: usize,
     },
+    /// The first layer cannot be shared among points.
+    #[error("a first layer is shared where the network begins with a linear map or a convolution and goes on after it; this one does not")]
+    NoFirstLayer,
     /// Statistics were to be taken over no batches.
     #[error("statistics cannot be refreshed over no batches")]
     NoBatches,

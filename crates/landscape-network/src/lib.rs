@@ -57,6 +57,7 @@ pub mod tap;
 pub mod init;
 pub mod refresh;
 mod objective;
+pub mod shared_first_layer;
 
 pub use error::{Error, Result};
 pub use executor::Executor;

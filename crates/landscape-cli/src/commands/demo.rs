@@ -2,7 +2,7 @@
 //! them, the plane through all three, and the report.
 
 use super::{connect, plane, profile, report, train};
-use crate::args::{AtOnceArgs, Common, DEFAULT_MEMORY_MIB, DataArgs, DemoArgs, RefreshArgs, RefreshName};
+use crate::args::{AtOnceArgs, Common, DataArgs, DemoArgs, RefreshArgs, RefreshName};
 use crate::failure::Interrupted;
 use crate::job::{self, Data};
 use crate::output;
@@ -88,7 +88,7 @@ fn parts(
     connect::connect_run(&quiet, &job, &curve_folder, Instant::now())?;
     output::note(common, "measuring the line, the curve and the plane");
     let refresh = RefreshArgs { refresh: RefreshName::BatchAverage, refresh_augmented: false };
-    let memory_bytes = AtOnceArgs { memory_mib: DEFAULT_MEMORY_MIB }.memory_bytes();
+    let at_once = AtOnceArgs::default();
     let mut measured = Vec::new();
     for name in ["profile_line", "profile"] {
         let mut path = MeasuredPath::of_run(&quiet, curve_folder.path(), data_args)?;
@@ -103,12 +103,12 @@ fn parts(
             weight_decay,
             thresholds: Thresholds::PROJECT,
             name,
-            memory_bytes,
+            at_once: &at_once,
         };
         measured.push(measurement.write(&quiet, &curve_folder, false)?);
     }
     let path = MeasuredPath::of_run(&quiet, curve_folder.path(), data_args)?;
-    plane::measure_run(&quiet, &path, &curve_folder, &refresh, [21, 21], memory_bytes)?;
+    plane::measure_run(&quiet, &path, &curve_folder, &refresh, [21, 21], &at_once)?;
     let report_path = report::write(folder, std::slice::from_ref(&curve_folder), common)?;
     let numbers = |document: &Value| json!({"summary": document["summary"], "barriers": document["barriers"], "verdicts": document["verdicts"], "length": document["length"]});
     let result = json!({

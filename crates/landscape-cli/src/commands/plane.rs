@@ -1,6 +1,6 @@
 //! `landscape plane`: loss and error over the plane through three checkpoints, or through a run's ends and bend.
 
-use crate::args::{Common, PlaneArgs, RefreshArgs};
+use crate::args::{AtOnceArgs, Common, PlaneArgs, RefreshArgs};
 use crate::figures;
 use crate::figures::plane_record::{Corner, PlaneCurve, PlaneRecord, PlaneSample, SCHEMA, Surfaces};
 use crate::measure::Points;
@@ -15,7 +15,6 @@ use landscape_core::plane::{Grid, Margins, Plane};
 use landscape_core::profile::Measured;
 use landscape_core::whole::{self, Overwrite};
 use landscape_core::Seed;
-use landscape_network::NetworkObjective;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -37,7 +36,7 @@ struct Measurement<'a> {
     refresh: &'a RefreshArgs,
     fraction: f64,
     weight_decay: f64,
-    memory_bytes: usize,
+    at_once: &'a AtOnceArgs,
 }
 
 pub fn run(common: &Common, args: &PlaneArgs) -> anyhow::Result<()> {
@@ -72,7 +71,7 @@ pub fn run(common: &Common, args: &PlaneArgs) -> anyhow::Result<()> {
         refresh: &args.refresh,
         fraction: args.fraction,
         weight_decay,
-        memory_bytes: args.at_once.memory_bytes(),
+        at_once: &args.at_once,
     };
     let folder = match &path.folder {
         Some(folder) => {
@@ -105,7 +104,7 @@ pub fn measure_run(
     folder: &RunFolder,
     refresh: &RefreshArgs,
     [n_x, n_y]: [usize; 2],
-    memory_bytes: usize,
+    at_once: &AtOnceArgs,
 ) -> anyhow::Result<Value> {
     let measurement = Measurement {
         plane: plane_of(path)?,
@@ -115,7 +114,7 @@ pub fn measure_run(
         refresh,
         fraction: 1.0,
         weight_decay: path.weight_decay,
-        memory_bytes,
+        at_once,
     };
     measurement.write(common, folder)
 }
@@ -169,7 +168,7 @@ impl Measurement<'_> {
     }
 
     fn settings(&self, common: &Common) -> anyhow::Result<Value> {
-        Ok(json!({
+        let mut settings = json!({
             "content": self.path.content()?,
             "grid": self.grid,
             "fraction": self.fraction,
@@ -179,25 +178,25 @@ impl Measurement<'_> {
             "batch_size": self.path.data.batch_size,
             "data": self.path.data.to_json(),
             "seed": common.seed,
-        }))
+        });
+        self.at_once.record(&mut settings);
+        Ok(settings)
     }
 
     /// Measures the cells that are not done yet.
     fn measure(&self, common: &Common, partial: &mut Partial<Measured>) -> anyhow::Result<()> {
-        let device = landscape_kernels::Device::parse(&common.device)?;
-        let data = &self.path.data;
-        let mut objective = NetworkObjective::<f32>::new(self.path.endpoints[0].graph.clone(), &device, data.loss())?;
         let cells = (0..self.grid.n_cells()).filter_map(|idx| self.grid.cell(idx));
         let coefficients = cells.map(|cell| self.plane.coefficients(cell.alpha, cell.beta)).collect::<landscape_core::Result<Vec<_>>>()?;
         let points = Points {
             control: self.plane.points(),
             coefficients: &coefficients,
-            data,
+            graph: &self.path.endpoints[0].graph,
+            data: &self.path.data,
             refresh: self.refresh,
             weight_decay: self.weight_decay,
-            memory_bytes: self.memory_bytes,
+            at_once: self.at_once,
         };
-        points.measure(common, "plane", &mut objective, partial)
+        points.measure(common, "plane", partial)
     }
 
     fn record(&self, folder: &RunFolder, settings: Value, cells: &[Measured]) -> anyhow::Result<PlaneRecord> {

@@ -1,6 +1,6 @@
 //! `landscape profile`: loss and error along a run's curve, or along the line between two checkpoints.
 
-use crate::args::{Common, ProfileArgs, RefreshArgs};
+use crate::args::{AtOnceArgs, Common, ProfileArgs, RefreshArgs};
 use crate::figures;
 use crate::job::{self, Endpoint};
 use crate::measure::Points;
@@ -29,8 +29,7 @@ pub struct Measurement<'a> {
     pub thresholds: Thresholds,
     /// What the path is called in progress, and the start of the names of its files.
     pub name: &'a str,
-    /// What points that are measured at once may take.
-    pub memory_bytes: usize,
+    pub at_once: &'a AtOnceArgs,
 }
 
 pub fn run(common: &Common, args: &ProfileArgs) -> anyhow::Result<()> {
@@ -65,7 +64,7 @@ pub fn run(common: &Common, args: &ProfileArgs) -> anyhow::Result<()> {
         }
         None => {
             let folder = RunFolder::for_output(common, "profile")?;
-            let config = json!({
+            let mut config = json!({
                 "schema": "landscape-run/1",
                 "command": "profile",
                 "checkpoints": args.inputs,
@@ -76,6 +75,7 @@ pub fn run(common: &Common, args: &ProfileArgs) -> anyhow::Result<()> {
                 "refresh": format!("{:?}", args.refresh),
                 "seed": common.seed,
             });
+            args.at_once.record(&mut config);
             if let Start::Finished(result) = folder.begin(common, &config, None)? {
                 return output::result(common, &result, &describe(&result));
             }
@@ -89,7 +89,7 @@ pub fn run(common: &Common, args: &ProfileArgs) -> anyhow::Result<()> {
         weight_decay,
         thresholds,
         name,
-        memory_bytes: args.at_once.memory_bytes(),
+        at_once: &args.at_once,
     };
     let document = measurement.write(common, &folder, args.npz)?;
     if path.folder.is_none() {
@@ -133,7 +133,7 @@ impl Measurement<'_> {
     }
 
     fn settings(&self, common: &Common) -> anyhow::Result<Value> {
-        Ok(json!({
+        let mut settings = json!({
             "content": self.path.content()?,
             "n_samples": self.n_samples,
             "weight_decay": self.weight_decay,
@@ -143,27 +143,30 @@ impl Measurement<'_> {
             "data": self.path.data.to_json(),
             "seed": common.seed,
             "thresholds": self.thresholds,
-        }))
+        });
+        self.at_once.record(&mut settings);
+        Ok(settings)
     }
 
     fn measure(&self, common: &Common, folder: &RunFolder, settings: &Value) -> anyhow::Result<Profile> {
         let path = self.path;
-        let device = landscape_kernels::Device::parse(&common.device)?;
-        let mut objective = NetworkObjective::<f32>::new(path.endpoints[0].graph.clone(), &device, path.data.loss())?;
         let ts = uniform_ts(self.n_samples)?;
         let coefficients = ts.iter().map(|&t| path.curve.coefficients(t)).collect::<landscape_core::Result<Vec<_>>>()?;
         let mut partial: Partial<Measured> = Partial::open(&self.partial_path(folder), settings, common.resume)?;
         let points = Points {
             control: &path.points,
             coefficients: &coefficients,
+            graph: &path.endpoints[0].graph,
             data: &path.data,
             refresh: self.refresh,
             weight_decay: self.weight_decay,
-            memory_bytes: self.memory_bytes,
+            at_once: self.at_once,
         };
-        points.measure(common, self.name, &mut objective, &mut partial)?;
+        points.measure(common, self.name, &mut partial)?;
         let samples = profile::samples(&path.points, path.curve.as_ref(), &ts, &partial.done)?;
         let mut profile = Profile::of(samples, path.curve.as_ref(), self.weight_decay, self.thresholds)?;
+        let device = landscape_kernels::Device::parse(&common.device)?;
+        let mut objective = NetworkObjective::<f32>::new(path.endpoints[0].graph.clone(), &device, path.data.loss())?;
         let (first, last) = (path.endpoints.first(), path.endpoints.last());
         for (name, endpoint, sample) in [("the start", first, profile.points.first()), ("the end", last, profile.points.last())] {
             let (Some(endpoint), Some(sample)) = (endpoint, sample) else { continue };

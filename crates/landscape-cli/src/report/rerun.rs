@@ -187,6 +187,9 @@ fn measured(command: &str, run: &str, config: &Value, settings: &Value) -> Line 
     if settings["refresh_augmented"] == true {
         line = line.flag("--refresh-augmented");
     }
+    if settings["shared_first_layer"] == true {
+        line = line.flag("--shared-first-layer");
+    }
     line.option("--seed", &settings["seed"])
 }
 

@@ -38,6 +38,11 @@ impl<T: Real> HeldBatches<T> {
         Ok(HeldBatches { source, held })
     }
 
+    /// How many examples an epoch has.
+    pub fn n_examples(&self) -> usize {
+        self.source.n_examples()
+    }
+
     /// Bytes of the inputs that are kept.
     pub fn held_bytes(&self) -> usize {
         self.held.iter().map(|batch| size_of_val(batch.inputs.as_slice())).sum()
