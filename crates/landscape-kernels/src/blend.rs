@@ -1,16 +1,64 @@
 //! The two linear maps between control points and the point: `blend` and its transpose `spread`, each one pass over memory.
+//!
+//! Results that no cache would hold until they are read are stored past the caches; which ones, their length alone says.
+
+#[cfg(target_arch = "x86_64")]
+mod lines;
 
 use crate::check::shape_error;
 use crate::error::{Result, check_len};
 use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::parallel::{CHUNK, for_each_chunk_mut};
 use crate::simd::multiversion;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Level, as_f32, as_f32_mut, level};
+use half::bf16;
 use rayon::prelude::*;
 
 /// Elements of the output that are finished before the next ones are begun, so that they stay in L1 when there are many rows.
 const TILE: usize = 2048;
 /// Rows added in one pass over a tile.
 const GROUP: usize = 4;
+/// Outputs of this size and more are stored past the caches: the first pass over a network's weights comes too late to find them there.
+const STREAMED_BYTES: usize = 16 << 20;
+
+/// One row of a [`blend_rows`]: numbers of the working type, or half as many bytes of bf16, which is widened on the way (exactly).
+#[derive(Debug, Clone, Copy)]
+pub enum Row<'a, T> {
+    /// In the working type.
+    Plain(View<'a, T>),
+    /// In bf16: for rows that do not move.
+    Bf16(View<'a, bf16>),
+}
+
+impl<T: Real> Row<'_, T> {
+    /// How many numbers there are.
+    pub fn len(self) -> usize {
+        match self {
+            Row::Plain(row) => row.len(),
+            Row::Bf16(row) => narrow_host(row).len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Whether results go to the caches or past them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stores {
+    Cached,
+    Streamed,
+}
+
+impl Stores {
+    /// For an output of `n` elements.
+    fn of<T>(n: usize) -> Self {
+        if n * size_of::<T>() < STREAMED_BYTES { Stores::Cached } else { Stores::Streamed }
+    }
+}
 
 /// w = Σ_k c_k θ_k.
 ///
@@ -34,18 +82,45 @@ const GROUP: usize = 4;
 /// # Ok::<(), landscape_kernels::Error>(())
 /// ```
 pub fn blend<T: Real>(c: &[f64], rows: &[View<'_, T>], out: ViewMut<'_, T>) -> Result<()> {
+    let rows: Vec<Row<'_, T>> = rows.iter().map(|row| Row::Plain(*row)).collect();
+    blend_rows(c, &rows, out)
+}
+
+/// [`blend`] of rows that may be of bf16: the bits of blending the widened rows.
+///
+/// # Shapes
+/// As [`blend`].
+///
+/// # Errors
+/// As [`blend`].
+///
+/// ```
+/// use half::bf16;
+/// use landscape_kernels::{View, blend::{Row, blend_rows}};
+/// let (a, b, mut w) = ([bf16::from_f32(1.0), bf16::from_f32(-2.0)], [3.0_f32, 4.0], [0.0_f32; 2]);
+/// blend_rows(&[0.5, 0.5], &[Row::Bf16(View::Host(&a)), Row::Plain(View::Host(&b))], (&mut w[..]).into())?;
+/// assert_eq!(w, [2.0, 1.0]);
+/// # Ok::<(), landscape_kernels::Error>(())
+/// ```
+pub fn blend_rows<T: Real>(c: &[f64], rows: &[Row<'_, T>], out: ViewMut<'_, T>) -> Result<()> {
     check_counts("blend", c.len(), rows.len())?;
     for row in rows {
         check_len("blend", "row", out.len(), row.len())?;
     }
-    let (c, rows): (Vec<f64>, Vec<&[T]>) = c.iter().zip(rows).filter(|(c, _)| **c != 0.0).map(|(c, row)| (*c, row.host())).unzip();
+    let (c, rows): (Vec<f64>, Vec<Piece<'_, T>>) =
+        c.iter().zip(rows).filter(|(c, _)| **c != 0.0).map(|(c, row)| (*c, Piece::of(*row))).unzip();
     let out = out.host();
-    match c.as_slice() {
-        [] => out.fill(T::ZERO),
-        [1.0] => for_each_chunk_mut(out, CHUNK, |idx, out| out.copy_from_slice(&rows[0][idx * CHUNK..][..out.len()])),
+    match (c.as_slice(), rows.as_slice()) {
+        ([], _) => out.fill(T::ZERO),
+        ([1.0], [Piece::Plain(row)]) => for_each_chunk_mut(out, CHUNK, |idx, out| out.copy_from_slice(&row[idx * CHUNK..][..out.len()])),
         _ => {
             let c: Vec<T> = c.into_iter().map(T::from_f64).collect();
-            for_each_chunk_mut(out, CHUNK, |idx, out| blend_chunk(&c, &rows, idx * CHUNK, out));
+            let stores = Stores::of::<T>(out.len());
+            for_each_chunk_mut(out, CHUNK, |idx, out| {
+                let range = idx * CHUNK..idx * CHUNK + out.len();
+                let rows: Vec<Piece<'_, T>> = rows.iter().map(|row| row.slice(range.clone())).collect();
+                blend_chunk(&c, &rows, out, stores);
+            });
         }
     }
     Ok(())
@@ -83,12 +158,16 @@ pub fn spread<T: Real>(c: &[f64], g: View<'_, T>, rows: &mut [Option<ViewMut<'_,
             }
         }
     }
+    let stores = Stores::of::<T>(g.len());
     chunks.par_iter_mut().zip(g.par_chunks(CHUNK)).for_each(|(rows, g)| {
-        for (c, row) in rows {
-            match mode {
-                Accumulate::Overwrite if *c == T::ZERO => row.fill(T::ZERO),
-                Accumulate::Add if *c == T::ZERO => {}
-                _ => scale_into(*c, g, row, mode),
+        for (tile_idx, g) in g.chunks(TILE).enumerate() {
+            for (c, row) in rows.iter_mut() {
+                let row = &mut row[tile_idx * TILE..][..g.len()];
+                match mode {
+                    Accumulate::Overwrite if *c == T::ZERO => row.fill(T::ZERO),
+                    Accumulate::Add if *c == T::ZERO => {}
+                    _ => add_group(&[*c], &[Piece::Plain(g)], mode, row, stores),
+                }
             }
         }
     });
@@ -102,24 +181,142 @@ fn check_counts(op: &'static str, n_coefficients: usize, n_rows: usize) -> Resul
     Ok(())
 }
 
-fn blend_chunk<T: Real>(c: &[T], rows: &[&[T]], first: usize, out: &mut [T]) {
+/// The numbers of a row in bf16.
+fn narrow_host(row: View<'_, bf16>) -> &[bf16] {
+    match row {
+        View::Host(values) => values,
+        View::Device(never) => match never {},
+    }
+}
+
+/// A row on the host.
+#[derive(Clone, Copy)]
+enum Piece<'a, T> {
+    Plain(&'a [T]),
+    Bf16(&'a [bf16]),
+}
+
+impl<'a, T: Real> Piece<'a, T> {
+    fn of(row: Row<'a, T>) -> Self {
+        match row {
+            Row::Plain(row) => Piece::Plain(row.host()),
+            Row::Bf16(row) => Piece::Bf16(narrow_host(row)),
+        }
+    }
+
+    fn slice(self, range: std::ops::Range<usize>) -> Self {
+        match self {
+            Piece::Plain(row) => Piece::Plain(&row[range]),
+            Piece::Bf16(row) => Piece::Bf16(&row[range]),
+        }
+    }
+}
+
+/// out = Σ_k c_k row_k, in order.
+fn blend_chunk<T: Real>(c: &[T], rows: &[Piece<'_, T>], out: &mut [T], stores: Stores) {
+    #[cfg(target_arch = "x86_64")]
+    if let (Some(c), Some(_)) = (as_f32(c), as_f32(&*out)) {
+        let level = level();
+        if level != Level::Portable {
+            let rows: Vec<lines::Piece<'_>> = rows.iter().map(|row| f32_piece(*row)).collect();
+            let out = as_f32_mut(out).expect("the type was asked for above");
+            return blend_lines(level, c, &rows, out, stores);
+        }
+    }
     for (tile_idx, tile) in out.chunks_mut(TILE).enumerate() {
-        let start = first + tile_idx * TILE;
+        let start = tile_idx * TILE;
         let mut mode = Accumulate::Overwrite;
         for (c, rows) in c.chunks(GROUP).zip(rows.chunks(GROUP)) {
             // No group has more than GROUP rows; the rest of the array is never read.
-            let mut pieces: [&[T]; GROUP] = [&[]; GROUP];
+            let mut pieces = [Piece::Plain(&[][..]); GROUP];
             for (piece, row) in pieces.iter_mut().zip(rows) {
-                *piece = &row[start..start + tile.len()];
+                *piece = row.slice(start..start + tile.len());
             }
-            add_group(c, &pieces[..rows.len()], tile, mode);
+            add_group(c, &pieces[..rows.len()], mode, tile, stores);
             mode = Accumulate::Add;
         }
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+fn f32_piece<'a, T: Real>(row: Piece<'a, T>) -> lines::Piece<'a> {
+    match row {
+        Piece::Plain(row) => lines::Piece::F32(as_f32(row).expect("rows have the type of the output")),
+        Piece::Bf16(row) => lines::Piece::Bf16(row),
+    }
+}
+
+/// [`blend_chunk`] with registers named: up to [`lines::GROUP`] rows in one pass, more of them through a sum that stays in L2.
+#[cfg(target_arch = "x86_64")]
+fn blend_lines(level: Level, c: &[f32], rows: &[lines::Piece<'_>], out: &mut [f32], stores: Stores) {
+    let n_groups = c.len().div_ceil(lines::GROUP);
+    let mut sum = match stores {
+        Stores::Streamed if n_groups > 1 => vec![0.0; out.len()],
+        _ => Vec::new(),
+    };
+    for (idx, (c, rows)) in c.chunks(lines::GROUP).zip(rows.chunks(lines::GROUP)).enumerate() {
+        let (is_first, is_last) = (idx == 0, idx + 1 == n_groups);
+        if sum.is_empty() {
+            add_lines(level, c, rows, if is_first { lines::Start::FirstTerm } else { lines::Start::Output }, out, stores);
+        } else if is_last {
+            add_lines(level, c, rows, lines::Start::From(&sum), out, stores);
+        } else {
+            let start = if is_first { lines::Start::FirstTerm } else { lines::Start::Output };
+            add_lines(level, c, rows, start, &mut sum, Stores::Cached);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn add_lines(level: Level, c: &[f32], rows: &[lines::Piece<'_>], start: lines::Start<'_>, out: &mut [f32], stores: Stores) {
+    // SAFETY: the level says that the processor has these instructions.
+    unsafe {
+        match level {
+            Level::Avx512 => lines::add_rows_avx512(c, rows, start, out, stores),
+            _ => lines::add_rows_avx2(c, rows, start, out, stores),
+        }
+    }
+}
+
+/// out = Σ_k c_k row_k, or that added to what it holds, for at most [`GROUP`] rows of at most [`TILE`] elements.
+fn add_group<T: Real>(c: &[T], rows: &[Piece<'_, T>], mode: Accumulate, out: &mut [T], stores: Stores) {
+    #[cfg(target_arch = "x86_64")]
+    if let (Some(c), Some(_)) = (as_f32(c), as_f32(&*out)) {
+        let level = level();
+        if level != Level::Portable {
+            let mut pieces = [lines::Piece::F32(&[]); GROUP];
+            pieces.iter_mut().zip(rows).for_each(|(piece, row)| *piece = f32_piece(*row));
+            let (start, stores) = match mode {
+                Accumulate::Overwrite => (lines::Start::FirstTerm, stores),
+                // What is read first is in the caches.
+                Accumulate::Add => (lines::Start::Output, Stores::Cached),
+            };
+            let out = as_f32_mut(out).expect("the type was asked for above");
+            return add_lines(level, c, &pieces[..rows.len()], start, out, stores);
+        }
+    }
+    let plain: Option<Vec<&[T]>> = rows.iter().map(|row| if let Piece::Plain(row) = row { Some(*row) } else { None }).collect();
+    match plain {
+        Some(rows) => add_plain(c, &rows, out, mode),
+        None => {
+            let mut mode = mode;
+            for (c, row) in c.iter().zip(rows) {
+                match row {
+                    Piece::Plain(row) => add_plain(std::slice::from_ref(c), &[row], out, mode),
+                    Piece::Bf16(row) => {
+                        let mut wide = [T::ZERO; TILE];
+                        wide.iter_mut().zip(*row).for_each(|(wide, v)| *wide = T::from_f64(v.to_f64()));
+                        add_plain(std::slice::from_ref(c), &[&wide[..row.len()]], out, mode);
+                    }
+                }
+                mode = Accumulate::Add;
+            }
+        }
+    }
+}
+
 multiversion! {
-    fn add_group<T>(c: &[T], rows: &[&[T]], out: &mut [T], mode: Accumulate) {
+    fn add_plain<T>(c: &[T], rows: &[&[T]], out: &mut [T], mode: Accumulate) {
         match rows.len() {
             1 => add_rows::<T, 1>(c, rows, out, mode),
             2 => add_rows::<T, 2>(c, rows, out, mode),
@@ -152,23 +349,6 @@ fn add_rows<T: Real, const N: usize>(c: &[T], rows: &[&[T]], out: &mut [T], mode
                     sum += c[k] * rows[k][i];
                 }
                 out[i] = sum;
-            }
-        }
-    }
-}
-
-multiversion! {
-    fn scale_into<T>(c: T, g: &[T], row: &mut [T], mode: Accumulate) {
-        match mode {
-            Accumulate::Overwrite => {
-                for (row, &g) in row.iter_mut().zip(g) {
-                    *row = c * g;
-                }
-            }
-            Accumulate::Add => {
-                for (row, &g) in row.iter_mut().zip(g) {
-                    *row += c * g;
-                }
             }
         }
     }
