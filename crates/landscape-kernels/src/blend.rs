@@ -359,6 +359,7 @@ mod tests {
     use super::*;
     use crate::naive::blend as naive;
     use crate::naive::tools::{LENGTHS, bits, on_pools, values};
+    use crate::simd::tests::at_every_level;
     use proptest::prelude::*;
 
     fn coefficients(n_points: usize, seed: u64) -> Vec<f64> {
@@ -397,8 +398,59 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn equals_naive_at_odd_sizes(n_points in 1_usize..33, n in prop::sample::select(LENGTHS.to_vec()), seed in 0_u64..1000) {
-            same_as_naive::<f32>(n_points, n, seed);
-            same_as_naive::<f64>(n_points, n, seed);
+            at_every_level(|| {
+                same_as_naive::<f32>(n_points, n, seed);
+                same_as_naive::<f64>(n_points, n, seed);
+            });
+        }
+
+        #[test]
+        fn rows_of_bf16_give_the_bits_of_the_widened_rows(n_points in 1_usize..20, n in prop::sample::select(LENGTHS.to_vec()), seed in 0_u64..1000) {
+            at_every_level(|| {
+                narrow_equals_widened::<f32>(n_points, n, seed);
+                narrow_equals_widened::<f64>(n_points, n, seed);
+            });
+        }
+    }
+
+    fn narrow_equals_widened<T: Real>(n_points: usize, n: usize, seed: u64) {
+        let c = coefficients(n_points, seed);
+        let narrow: Vec<Vec<bf16>> =
+            (0..n_points).map(|k| values::<f64>(n, seed + 1 + k as u64).into_iter().map(bf16::from_f64).collect()).collect();
+        let wide: Vec<Vec<T>> = narrow.iter().map(|row| row.iter().map(|v| T::from_f64(v.to_f64())).collect()).collect();
+        // Every third row stands there widened already.
+        let rows: Vec<Row<'_, T>> = (0..n_points)
+            .map(|k| if (k as u64 + seed).is_multiple_of(3) { Row::Plain((&wide[k]).into()) } else { Row::Bf16((&narrow[k]).into()) })
+            .collect();
+        let mut out = vec![T::ONE; n];
+        blend_rows(&c, &rows, (&mut out).into()).expect("lengths agree");
+        assert_eq!(bits(&out), bits(&naive::blend(&c, &wide, n)));
+    }
+
+    /// An output that is stored past the caches, from and to places that are no multiple of a line.
+    #[test]
+    fn large_outputs_have_the_bits_of_small_ones() {
+        let n = STREAMED_BYTES / size_of::<f32>() + 77;
+        for (n_points, offset) in [(3, 1), (11, 3)] {
+            let c = values::<f64>(n_points, 5);
+            let rows: Vec<Vec<f32>> = (0..n_points).map(|k| (0..n + offset).map(|i| (i % (1013 + k)) as f32 - 400.5).collect()).collect();
+            at_every_level(|| {
+                let mut out = vec![0.0_f32; n + offset];
+                let views: Vec<View<'_, f32>> = rows.iter().enumerate().map(|(k, row)| View::Host(&row[k % 2 * offset..][..n])).collect();
+                blend(&c, &views, (&mut out[offset..]).into()).expect("lengths agree");
+                let part = 4099;
+                let mut small = vec![0.0_f32; part];
+                for start in (0..n).step_by(part) {
+                    let len = part.min(n - start);
+                    let views: Vec<View<'_, f32>> = views.iter().map(|row| row.slice(start..start + len)).collect();
+                    blend(&c, &views, (&mut small[..len]).into()).expect("lengths agree");
+                    assert!(small[..len].iter().zip(&out[offset + start..]).all(|(a, b)| a.to_bits() == b.to_bits()));
+                }
+                let g = views[0];
+                let mut spread_out = vec![0.0_f32; n];
+                spread(&[0.3], g, &mut [Some((&mut spread_out).into())], Accumulate::Overwrite).expect("lengths agree");
+                assert!(spread_out.iter().zip(g.host()).all(|(a, b)| a.to_bits() == (0.3_f32 * b).to_bits()));
+            });
         }
     }
 

@@ -128,7 +128,7 @@ impl Line for Pair {
 }
 
 /// What a sum of rows begins with.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) enum Start<'a> {
     /// Its first term; adding that to zero would turn -0 into 0.
     FirstTerm,

@@ -1,7 +1,7 @@
 //! Adam and AdamW.
 
 use super::check_range;
-use super::gradient::Gradient;
+use super::gradient::{Gradient, for_gradient};
 use crate::check::shape_error;
 use crate::error::{Result, check_len};
 use crate::memory::{Real, View, ViewMut};
@@ -138,19 +138,17 @@ fn run_adam<T: Real>(
     };
     let moments = m.host().par_chunks_mut(CHUNK).zip(v.host().par_chunks_mut(CHUNK));
     theta.host().par_chunks_mut(CHUNK).zip(moments).enumerate().for_each(|(idx, (theta, (m, v)))| {
-        gradient.for_each_tile(idx * CHUNK, theta.len(), |range, g| {
-            adam_tile(rule, g, &mut theta[range.clone()], &mut m[range.clone()], &mut v[range]);
-        });
+        adam_chunk(rule, gradient.slice(idx * CHUNK..idx * CHUNK + theta.len()), theta, m, v);
     });
     Ok(())
 }
 
 multiversion! {
-    fn adam_tile<T>(rule: AdamRule<T>, g: &[T], theta: &mut [T], m: &mut [T], v: &mut [T]) {
+    fn adam_chunk<T>(rule: AdamRule<T>, gradient: Gradient<'_, T>, theta: &mut [T], m: &mut [T], v: &mut [T]) {
         let coupled = rule.coupled_decay != T::ZERO;
         // Which end the interpolation starts from: PyTorch's `lerp`, exact at both ends.
         let near = rule.one_minus_beta1 < T::from_f64(0.5);
-        for (((theta, m), v), &g) in theta.iter_mut().zip(m).zip(v).zip(g) {
+        for_gradient!(gradient, |values| for (((theta, m), v), g) in theta.iter_mut().zip(m).zip(v).zip(values) {
             let w = rule.shrink * *theta;
             let g = if coupled { g + rule.coupled_decay * w } else { g };
             let first = if near { *m + rule.one_minus_beta1 * (g - *m) } else { g - rule.beta1 * (g - *m) };
@@ -158,6 +156,6 @@ multiversion! {
             *m = first;
             *v = second;
             *theta = w - rule.step_size * first / (second.sqrt() / rule.root_of_correction + rule.eps);
-        }
+        });
     }
 }

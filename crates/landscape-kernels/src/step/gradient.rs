@@ -1,11 +1,8 @@
-//! The gradient of a row: given as it is, or formed from that of the point tile by tile.
+//! The gradient of a row: given as it is, or formed from that of the point on the way.
 
 use crate::error::{Result, check_len};
 use crate::memory::{Real, View};
-use crate::simd::multiversion;
-
-/// Elements of a gradient that are formed at once; a small part of L1 in either type.
-const TILE: usize = 1024;
+use std::ops::Range;
 
 /// Where the gradient of a row comes from.
 #[derive(Clone, Copy)]
@@ -27,39 +24,39 @@ impl<'a, T: Real> Gradient<'a, T> {
         Ok(Gradient::Spread { c: T::from_f64(c), g: g.host(), point })
     }
 
-    /// Calls `f(range within the chunk, gradient there)` for the tiles of the chunk that begins at `start`.
-    pub fn for_each_tile(&self, start: usize, len: usize, mut f: impl FnMut(std::ops::Range<usize>, &[T])) {
+    /// A part of it.
+    pub fn slice(&self, range: Range<usize>) -> Self {
         match *self {
-            Gradient::Plain(g) => f(0..len, &g[start..start + len]),
+            Gradient::Plain(g) => Gradient::Plain(&g[range]),
             Gradient::Spread { c, g, point } => {
-                let mut tile = [T::ZERO; TILE];
-                for first in (0..len).step_by(TILE) {
-                    let range = first..(first + TILE).min(len);
-                    let source = start + range.start..start + range.end;
-                    let tile = &mut tile[..range.len()];
-                    form_gradient(c, &g[source.clone()], point.map(|(w, decay)| (&w[source], decay)), tile);
-                    f(range, tile);
-                }
+                Gradient::Spread { c, g: &g[range.clone()], point: point.map(|(w, decay)| (&w[range], decay)) }
             }
         }
     }
 }
 
-multiversion! {
-    fn form_gradient<T>(c: T, g: &[T], point: Option<(&[T], T)>, out: &mut [T]) {
-        match point {
-            // As `spread`: a coefficient of zero gives exactly zero.
-            _ if c == T::ZERO => out.fill(T::ZERO),
-            None => {
-                for (out, &g) in out.iter_mut().zip(g) {
-                    *out = c * g;
-                }
+/// Runs `$loop` with `$values` an iterator over a [`Gradient`]: one loop per kind, so that none asks inside what it reads.
+macro_rules! for_gradient {
+    ($gradient:expr, |$values:ident| $loop:expr) => {
+        match $gradient {
+            $crate::step::gradient::Gradient::Plain(g) => {
+                let $values = g.iter().copied();
+                $loop
             }
-            Some((w, decay)) => {
-                for ((out, &g), &w) in out.iter_mut().zip(g).zip(w) {
-                    *out = c * (g + decay * w);
-                }
+            // As `spread`: a coefficient of zero gives exactly zero.
+            $crate::step::gradient::Gradient::Spread { c, g, .. } if c == T::ZERO => {
+                let $values = g.iter().map(|_| T::ZERO);
+                $loop
+            }
+            $crate::step::gradient::Gradient::Spread { c, g, point: None } => {
+                let $values = g.iter().map(|&g| c * g);
+                $loop
+            }
+            $crate::step::gradient::Gradient::Spread { c, g, point: Some((w, decay)) } => {
+                let $values = g.iter().zip(w).map(|(&g, &w)| c * (g + decay * w));
+                $loop
             }
         }
-    }
+    };
 }
+pub(super) use for_gradient;

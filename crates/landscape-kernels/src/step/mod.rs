@@ -1,7 +1,7 @@
 //! Optimiser steps on flat rows: SGD, Adam and AdamW with PyTorch's formulas, alone or fused with `spread`.
 //!
-//! The fused steps form the gradient of a control point, c_k·(g + wd·w), in a tile that stays in L1 and hand it to the very loop of the
-//! plain step: one pass over memory, and the same bits as `spread` followed by the step.
+//! The fused steps form the gradient of a control point, c_k·(g + wd·w), number by number in the very loop of the plain step: one pass
+//! over memory, and the same bits as `spread` followed by the step.
 
 mod adam;
 mod gradient;

@@ -1,7 +1,7 @@
 //! Stochastic gradient descent.
 
 use super::check_range;
-use super::gradient::Gradient;
+use super::gradient::{Gradient, for_gradient};
 use crate::check::shape_error;
 use crate::error::{Result, check_len};
 use crate::memory::{Real, View, ViewMut};
@@ -124,19 +124,16 @@ fn run_sgd<T: Real>(
         nesterov: sgd.nesterov,
     };
     let chunks = theta.host().par_chunks_mut(CHUNK);
+    let part = |idx: usize, len: usize| gradient.slice(idx * CHUNK..idx * CHUNK + len);
     match velocity {
-        _ if sgd.momentum == 0.0 => chunks.enumerate().for_each(|(idx, theta)| {
-            gradient.for_each_tile(idx * CHUNK, theta.len(), |range, g| sgd_tile(rule, g, &mut theta[range]));
-        }),
+        _ if sgd.momentum == 0.0 => chunks.enumerate().for_each(|(idx, theta)| sgd_chunk(rule, part(idx, theta.len()), theta)),
         Some(velocity) => chunks.zip(velocity.host().par_chunks_mut(CHUNK)).enumerate().for_each(|(idx, (theta, velocity))| {
-            gradient.for_each_tile(idx * CHUNK, theta.len(), |range, g| {
-                let (theta, velocity) = (&mut theta[range.clone()], &mut velocity[range]);
-                if n_steps_before == 0 {
-                    first_momentum_tile(rule, g, theta, velocity);
-                } else {
-                    momentum_tile(rule, g, theta, velocity);
-                }
-            });
+            let gradient = part(idx, theta.len());
+            if n_steps_before == 0 {
+                first_momentum_chunk(rule, gradient, theta, velocity);
+            } else {
+                momentum_chunk(rule, gradient, theta, velocity);
+            }
         }),
         None => return Err(shape_error(op, format!("a momentum of {} needs a velocity", sgd.momentum))),
     }
@@ -159,30 +156,30 @@ impl<T: Real> SgdRule<T> {
 }
 
 multiversion! {
-    fn sgd_tile<T>(rule: SgdRule<T>, g: &[T], theta: &mut [T]) {
-        for (theta, &g) in theta.iter_mut().zip(g) {
+    fn sgd_chunk<T>(rule: SgdRule<T>, gradient: Gradient<'_, T>, theta: &mut [T]) {
+        for_gradient!(gradient, |values| for (theta, g) in theta.iter_mut().zip(values) {
             *theta -= rule.lr * rule.decayed(g, *theta);
-        }
+        });
     }
 }
 
 multiversion! {
-    fn first_momentum_tile<T>(rule: SgdRule<T>, g: &[T], theta: &mut [T], velocity: &mut [T]) {
-        for ((theta, velocity), &g) in theta.iter_mut().zip(velocity).zip(g) {
+    fn first_momentum_chunk<T>(rule: SgdRule<T>, gradient: Gradient<'_, T>, theta: &mut [T], velocity: &mut [T]) {
+        for_gradient!(gradient, |values| for ((theta, velocity), g) in theta.iter_mut().zip(velocity).zip(values) {
             let g = rule.decayed(g, *theta);
             *velocity = g;
             *theta -= rule.lr * rule.direction(g, g);
-        }
+        });
     }
 }
 
 multiversion! {
-    fn momentum_tile<T>(rule: SgdRule<T>, g: &[T], theta: &mut [T], velocity: &mut [T]) {
-        for ((theta, velocity), &g) in theta.iter_mut().zip(velocity).zip(g) {
+    fn momentum_chunk<T>(rule: SgdRule<T>, gradient: Gradient<'_, T>, theta: &mut [T], velocity: &mut [T]) {
+        for_gradient!(gradient, |values| for ((theta, velocity), g) in theta.iter_mut().zip(velocity).zip(values) {
             let g = rule.decayed(g, *theta);
             let v = *velocity * rule.momentum + rule.keep * g;
             *velocity = v;
             *theta -= rule.lr * rule.direction(g, v);
-        }
+        });
     }
 }

@@ -4,6 +4,7 @@ use crate::memory::{Accumulate, Real, View};
 use crate::naive::step as naive;
 use crate::naive::tools::{LENGTHS, bits, on_pools, values};
 use crate::parallel::CHUNK;
+use crate::simd::tests::at_every_level;
 use proptest::prelude::*;
 
 /// Decay, momentum, dampening and Nesterov in every allowed combination.
@@ -102,8 +103,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
     fn steps_equal_pytorchs_formula(n in prop::sample::select(LENGTHS.to_vec())) {
-        equals_pytorch_formula::<f32>(n);
-        equals_pytorch_formula::<f64>(n);
+        at_every_level(|| {
+            equals_pytorch_formula::<f32>(n);
+            equals_pytorch_formula::<f64>(n);
+        });
     }
 
     #[test]
@@ -112,8 +115,10 @@ proptest! {
         c in prop::sample::select(vec![0.0, 1.0, 0.375, 0.123_456_789]),
         decay in prop::option::of(0.0_f64..0.1),
     ) {
-        fused_equals_unfused::<f32>(n, c, decay);
-        fused_equals_unfused::<f64>(n, c, decay);
+        at_every_level(|| {
+            fused_equals_unfused::<f32>(n, c, decay);
+            fused_equals_unfused::<f64>(n, c, decay);
+        });
     }
 }
 
