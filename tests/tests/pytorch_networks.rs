@@ -114,7 +114,7 @@ fn run(case: &Case, mut points: ControlPoints<f64>, sampler: &dyn Sampler, confi
 fn five_training_steps(case: &Case) -> Result<()> {
     let golden = case.golden.at("train")?;
     let (points, buffers) = run(case, ControlPoints::single(case.row("row0")?), &Endpoint, &options(case, 1, true))?;
-    check_params(&golden, "", points.point(0))?;
+    check_params(&golden, "", &points.point(0))?;
     check_buffers(&golden, &buffers)?;
 
     let mut objective = objective::<f64>(case)?;
@@ -139,7 +139,7 @@ fn twenty_curve_steps(case: &Case) -> Result<()> {
             let n_epochs = (N_CURVE_STEPS / N_BATCHES) as u64;
             let (points, buffers) = run(case, points, &sampler, &options(case, n_epochs, false))?;
             for k in 1..n_points - 1 {
-                check_params(&golden, &format!("row{k}/"), points.point(k))?;
+                check_params(&golden, &format!("row{k}/"), &points.point(k))?;
             }
             check_buffers(&golden, &buffers)?;
             for k in [0, n_points - 1] {

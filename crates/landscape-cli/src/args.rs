@@ -270,6 +270,9 @@ pub struct ConnectArgs {
     /// Strength of the L2 term (the reference's default)
     #[arg(long, default_value_t = 1e-4, value_name = "WD", allow_negative_numbers = true)]
     pub weight_decay: f64,
+    /// Read the endpoints from their files (safetensors) while training instead of holding them in memory; the same numbers
+    #[arg(long)]
+    pub endpoints_on_disk: bool,
     /// Train on the images as they are [default: random crop and flip for CIFAR]
     #[arg(long)]
     pub no_augment: bool,

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use landscape_core::checkpoint::{Checkpoint, DataIdentity, Metadata, Normalization};
 use landscape_core::foreign;
 use landscape_core::{
-    Batches, Buffers, Coefficients, ControlPoints, Examples, Flat, NormRefresh, Objective, ParamLayout, Pass, Row, Seed, Stateful, Tally,
+    Batches, Buffers, Coefficients, ControlPoints, Examples, NormRefresh, Objective, ParamLayout, Pass, Row, Seed, Stateful, StoredPoint, Tally,
 };
 use landscape_graph::Graph;
 use landscape_network::{Loss, NetworkObjective};
@@ -235,10 +235,19 @@ impl Numbers {
     }
 }
 
+/// Where the weights of an endpoint are while it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    InMemory,
+    /// In its file, which is read where it is.
+    OnDisk,
+}
+
 /// A checkpoint with the network it is for.
 pub struct Endpoint {
     pub graph: Arc<Graph>,
-    pub params: Arc<Flat<f32>>,
+    /// Its weights, in memory or on disk.
+    pub row: Row<f32>,
     pub buffers: Buffers,
     pub checkpoint: Checkpoint,
     /// The file's own name of each of our tensors, where they differ.
@@ -258,9 +267,21 @@ pub fn read_checkpoint(path: &Path) -> anyhow::Result<Checkpoint> {
     Ok(foreign::read_state_dict(path)?)
 }
 
+/// [`read_checkpoint`], with its tensors left on disk where that is wanted.
+pub fn open_checkpoint(path: &Path, keep: Keep) -> anyhow::Result<Checkpoint> {
+    match keep {
+        Keep::InMemory => read_checkpoint(path),
+        Keep::OnDisk => foreign::map_state_dict(path).context("`--endpoints-on-disk` needs safetensors files that can be mapped"),
+    }
+}
+
 /// Reads a checkpoint and finds its network: the one it describes, or `--model`'s, with names matched.
 pub fn load_endpoint(common: &Common, path: &Path, model: Option<&str>, data: &Data) -> anyhow::Result<Endpoint> {
-    let checkpoint = read_checkpoint(path)?;
+    keep_endpoint(common, path, model, data, Keep::InMemory)
+}
+
+fn keep_endpoint(common: &Common, path: &Path, model: Option<&str>, data: &Data, keep: Keep) -> anyhow::Result<Endpoint> {
+    let checkpoint = open_checkpoint(path, keep)?;
     let own_graph = checkpoint.metadata.as_ref().and_then(|m| m.graph.clone());
     let graph = match (own_graph, model) {
         (Some(graph), _) => graph,
@@ -269,11 +290,15 @@ pub fn load_endpoint(common: &Common, path: &Path, model: Option<&str>, data: &D
             bail!("`{}` does not say which network it is for; name it with `--model`, for example `--model resnet20`", path.display())
         }
     };
-    endpoint(common, path, checkpoint, graph)
+    take_endpoint(common, path, checkpoint, graph, keep)
 }
 
 /// Takes a checkpoint as one of `graph`: matches names, checks shapes and that every weight is finite.
 pub fn endpoint(common: &Common, path: &Path, checkpoint: Checkpoint, graph: Graph) -> anyhow::Result<Endpoint> {
+    take_endpoint(common, path, checkpoint, graph, Keep::InMemory)
+}
+
+fn take_endpoint(common: &Common, path: &Path, checkpoint: Checkpoint, graph: Graph, keep: Keep) -> anyhow::Result<Endpoint> {
     let context = || format!("`{}`", path.display());
     let mapping = foreign::match_names(&graph, &checkpoint).with_context(context)?;
     let mut names = BTreeMap::new();
@@ -290,15 +315,25 @@ pub fn endpoint(common: &Common, path: &Path, checkpoint: Checkpoint, graph: Gra
     }
     let checkpoint = checkpoint.renamed(&mapping)?;
     let layout = Arc::new(ParamLayout::of_graph(&graph)?);
-    let params = checkpoint.params::<f32>(&layout).with_context(context)?;
-    params.check_finite().with_context(context)?;
+    let row = match keep {
+        Keep::InMemory => {
+            let params = checkpoint.params::<f32>(&layout).with_context(context)?;
+            params.check_finite().with_context(context)?;
+            Row::Frozen(Arc::new(params))
+        }
+        Keep::OnDisk => {
+            let stored = StoredPoint::new(&checkpoint, &layout).with_context(context)?;
+            stored.check_finite().with_context(context)?;
+            Row::Stored(Arc::new(stored))
+        }
+    };
     let buffers = checkpoint.buffers(&graph).with_context(context)?;
-    Ok(Endpoint { graph: Arc::new(graph), params: Arc::new(params), buffers, checkpoint, names })
+    Ok(Endpoint { graph: Arc::new(graph), row, buffers, checkpoint, names })
 }
 
 /// The hash of a checkpoint's tensors, names and metadata.
 pub fn content_hash(checkpoint: &Checkpoint) -> anyhow::Result<String> {
-    Ok(landscape_core::hash::sha256_hex(&checkpoint.to_bytes()?))
+    Ok(checkpoint.sha256_hex()?)
 }
 
 /// A checkpoint under the names that `names` gives for ours.
@@ -310,13 +345,24 @@ pub fn with_names(checkpoint: &Checkpoint, names: &BTreeMap<String, String>) -> 
 
 /// All endpoints of a path, which must be of one network; every difference is named.
 pub fn load_endpoints(common: &Common, paths: &[impl AsRef<Path>], model: Option<&str>, data: &Data) -> anyhow::Result<Vec<Endpoint>> {
+    keep_endpoints(common, paths, model, data, Keep::InMemory)
+}
+
+/// [`load_endpoints`], with a say in where their weights are.
+pub fn keep_endpoints(
+    common: &Common,
+    paths: &[impl AsRef<Path>],
+    model: Option<&str>,
+    data: &Data,
+    keep: Keep,
+) -> anyhow::Result<Vec<Endpoint>> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for path in paths {
         let path = path.as_ref();
-        let endpoint = load_endpoint(common, path, model, data)?;
+        let endpoint = keep_endpoint(common, path, model, data, keep)?;
         if let Some(first) = endpoints.first() {
             let (a, b) = (format!("`{}`", paths[0].as_ref().display()), format!("`{}`", path.display()));
-            first.params.layout().check_same(&a, endpoint.params.layout(), &b)?;
+            first.row.layout().check_same(&a, endpoint.row.layout(), &b)?;
             if first.graph != endpoint.graph {
                 bail!("{a} and {b} are of different networks, though their tensors have the same names and shapes");
             }
@@ -357,7 +403,7 @@ pub fn check_memory(graph: &Graph, n_vectors: usize, flag: &str) -> anyhow::Resu
 
 /// Goes to an endpoint with the statistics it came with.
 pub fn stand_at(objective: &mut NetworkObjective<f32>, endpoint: &Endpoint) -> anyhow::Result<()> {
-    let point = ControlPoints::new(vec![Row::Frozen(endpoint.params.clone())])?;
+    let point = ControlPoints::new(vec![endpoint.row.clone()])?;
     objective.move_to(&point, &Coefficients::one_hot(0, 1)?)?;
     Ok(objective.set_buffers(&endpoint.buffers)?)
 }

@@ -6,7 +6,7 @@ use crate::run_folder::RunFolder;
 use anyhow::{Context, bail};
 use landscape_core::checkpoint::Checkpoint;
 use landscape_core::curve::{Chain, Segment};
-use landscape_core::{ControlPoints, Curve, Row};
+use landscape_core::{ControlPoints, Curve};
 use landscape_graph::Graph;
 use landscape_train::Connect;
 use serde_json::Value;
@@ -96,5 +96,5 @@ impl MeasuredPath {
 }
 
 fn frozen(endpoints: &[Endpoint]) -> anyhow::Result<ControlPoints<f32>> {
-    Ok(ControlPoints::new(endpoints.iter().map(|e| Row::Frozen(e.params.clone())).collect())?)
+    Ok(ControlPoints::new(endpoints.iter().map(|e| e.row.clone()).collect())?)
 }

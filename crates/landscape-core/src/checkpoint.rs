@@ -6,8 +6,11 @@
 use crate::container;
 use crate::error::{Error, Result};
 use crate::foreign::Mapping;
+use crate::hash::HashWriter;
 use crate::layout::ParamLayout;
+use crate::mapped::MappedFile;
 use crate::params::{Buffers, Flat};
+use crate::stored::StoredPoint;
 use crate::tensor::{Dtype, RawTensor};
 use crate::whole::{self, Overwrite};
 use landscape_graph::{Graph, Role};
@@ -67,8 +70,22 @@ impl Checkpoint {
         Self::read_from(bytes, bytes.len() as u64, path)
     }
 
+    /// A safetensors file whose tensors stay on disk and are read from there when they are asked for.
+    ///
+    /// The file must not change as long as the checkpoint, or a [`StoredPoint`] made from it, is in use: what is read then is
+    /// unspecified, and reading from a file that became shorter ends the process.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`]; [`Error::Read`] also where the system cannot map files.
+    pub fn map(path: &Path) -> Result<Self> {
+        Self::from_contents(container::map(&MappedFile::open(path)?, path)?, path)
+    }
+
     fn read_from(from: impl io::Read, size_bytes: u64, path: &Path) -> Result<Self> {
-        let contents = container::read(from, size_bytes, path)?;
+        Self::from_contents(container::read(from, size_bytes, path)?, path)
+    }
+
+    fn from_contents(contents: container::Contents, path: &Path) -> Result<Self> {
         let metadata = contents.metadata.get(METADATA_KEY).map(|text| Metadata::from_json(text)).transpose();
         let metadata = metadata.map_err(|reason| Error::Format { path: path.to_owned(), reason: format!("metadata: {reason}") })?;
         Ok(Checkpoint { tensors: contents.tensors, metadata })
@@ -94,6 +111,17 @@ impl Checkpoint {
         Ok(bytes)
     }
 
+    /// The SHA-256 of the bytes that [`Checkpoint::write`] writes, which are not held in memory for it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a name comes twice or is `__metadata__`.
+    pub fn sha256_hex(&self) -> Result<String> {
+        let (header, order) = self.header()?;
+        let mut hash = HashWriter::default();
+        container::write(&mut hash, &header, &order, &self.tensors).expect("hashing does not fail");
+        Ok(hash.hex())
+    }
+
     fn header(&self) -> Result<(Vec<u8>, Vec<usize>)> {
         let metadata = self.metadata.iter().map(|m| (METADATA_KEY.to_owned(), m.to_json())).collect();
         container::header(&self.tensors, &metadata)
@@ -110,16 +138,51 @@ impl Checkpoint {
         dtypes: &Dtypes,
         metadata: Option<Metadata>,
     ) -> Result<Self> {
-        ParamLayout::of_graph(graph)?.check_same("the network", params.layout(), "the parameters")?;
+        let parts = |name: &str| Ok(Part::Values(params.tensor(name)?.host().iter().map(|value| value.to_f64()).collect()));
+        Self::assemble(graph, params.layout(), &parts, Dtype::of::<T>(), buffers, dtypes, metadata)
+    }
+
+    /// The same of parameters that stay on disk: the bytes of the file that [`Checkpoint::from_parts`] makes of the point in memory.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::from_parts`].
+    pub fn from_stored<T: Real>(
+        graph: &Graph,
+        params: &StoredPoint<T>,
+        buffers: &Buffers,
+        dtypes: &Dtypes,
+        metadata: Option<Metadata>,
+    ) -> Result<Self> {
+        let missing = |name: &str| Error::MissingTensor { tensor: name.to_owned(), place: "the parameters".to_owned() };
+        let parts = |name: &str| Ok(Part::Stored(params.tensor(name).ok_or_else(|| missing(name))??));
+        Self::assemble(graph, params.layout(), &parts, Dtype::of::<T>(), buffers, dtypes, metadata)
+    }
+
+    fn assemble(
+        graph: &Graph,
+        params: &ParamLayout,
+        part: &dyn Fn(&str) -> Result<Part>,
+        float: Dtype,
+        buffers: &Buffers,
+        dtypes: &Dtypes,
+        metadata: Option<Metadata>,
+    ) -> Result<Self> {
+        ParamLayout::of_graph(graph)?.check_same("the network", params, "the parameters")?;
         ParamLayout::of_graph_buffers(graph)?.check_same("the network", buffers.layout(), "the statistics")?;
         let mut tensors = Vec::new();
         for declaration in graph.state_dict() {
             let name = declaration.name;
             let values: Vec<f64> = match buffers.get(&name) {
                 Some(values) => values.to_vec(),
-                None => params.tensor(&name)?.host().iter().map(|value| value.to_f64()).collect(),
+                None => match part(&name)? {
+                    Part::Stored(tensor) => {
+                        tensors.push((name, tensor));
+                        continue;
+                    }
+                    Part::Values(values) => values,
+                },
             };
-            let usual = if declaration.role == Role::NumBatchesTracked { Dtype::I64 } else { Dtype::of::<T>() };
+            let usual = if declaration.role == Role::NumBatchesTracked { Dtype::I64 } else { float };
             let dtype = dtypes.0.get(&name).copied().unwrap_or(usual);
             let tensor = RawTensor::from_f64(dtype, declaration.shape, &values)
                 .map_err(|e| Error::Tensor { tensor: name.clone(), reason: e.to_string() })?;
@@ -144,16 +207,24 @@ impl Checkpoint {
     /// [`Error::Layout`] with every tensor that is missing or has another shape, [`Error::Tensor`] for one of whole numbers.
     pub fn params<T: Real>(&self, layout: &Arc<ParamLayout>) -> Result<Flat<T>> {
         // Memory is taken after the file was seen to hold that much.
-        let tensors = self.select(layout)?;
+        let tensors = self.weights(layout)?;
         let mut values = Vec::with_capacity(layout.n_elements());
-        for (spec, tensor) in layout.tensors().iter().zip(tensors) {
+        for tensor in tensors {
+            values.extend(tensor.to::<T>());
+        }
+        Flat::from_vec(layout, &Device::Cpu, values)
+    }
+
+    /// The tensors of `layout`, in its order, which must be floating-point numbers.
+    pub(crate) fn weights(&self, layout: &ParamLayout) -> Result<Vec<&RawTensor>> {
+        let tensors = self.select(layout)?;
+        for (spec, tensor) in layout.tensors().iter().zip(&tensors) {
             if !tensor.dtype().is_float() {
                 let reason = format!("weights must be floating-point numbers, got {}", tensor.dtype());
                 return Err(Error::Tensor { tensor: spec.name.clone(), reason });
             }
-            values.extend(tensor.to::<T>());
         }
-        Flat::from_vec(layout, &Device::Cpu, values)
+        Ok(tensors)
     }
 
     /// The statistics of `graph`. Counts of batches may be missing, as in files of old PyTorch versions: they are 0 then.
@@ -220,6 +291,14 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+/// A parameter on its way into a checkpoint.
+enum Part {
+    /// To be written in the element type that is asked for.
+    Values(Vec<f64>),
+    /// As it is.
+    Stored(RawTensor),
 }
 
 /// Opens a regular file, with its size.

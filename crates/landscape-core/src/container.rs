@@ -9,6 +9,7 @@
 //! tensors stand in the caller's order among those of equal element size, the largest first, so that all are aligned.
 
 use crate::error::{Error, Result};
+use crate::mapped::MappedFile;
 use crate::tensor::{Dtype, RawTensor};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::json;
@@ -55,6 +56,38 @@ impl Contents {
 pub(crate) fn read(mut from: impl Read, size_bytes: u64, path: &Path) -> Result<Contents> {
     let wrong = |reason: String| Error::Format { path: path.to_owned(), reason };
     let unreadable = |source| Error::Read { path: path.to_owned(), source };
+    let (entries, metadata) = read_header(&mut from, size_bytes, path)?;
+    let mut tensors = Vec::with_capacity(entries.len());
+    for (name, dtype, shape, n_bytes) in entries {
+        let bytes = read_bytes(&mut from, n_bytes).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => wrong(format!("tensor `{name}`: the file ends within its data")),
+            _ => unreadable(source),
+        })?;
+        tensors.push((name, RawTensor::new(dtype, shape, bytes)?));
+    }
+    Ok(Contents { tensors, metadata })
+}
+
+/// The contents of a mapped file, whose data stay where they are; `path` is for messages only.
+pub(crate) fn map(file: &MappedFile, path: &Path) -> Result<Contents> {
+    let bytes = file.bytes();
+    let (entries, metadata) = read_header(&mut &bytes[..], bytes.len() as u64, path)?;
+    // The header was checked: the data end where the file ends, without gaps.
+    let data_bytes: u64 = entries.iter().map(|(.., n_bytes)| n_bytes).sum();
+    let mut start = bytes.len() - data_bytes as usize;
+    let mut tensors = Vec::with_capacity(entries.len());
+    for (name, dtype, shape, n_bytes) in entries {
+        let end = start + n_bytes as usize;
+        tensors.push((name, RawTensor::mapped(dtype, shape, file, start..end)));
+        start = end;
+    }
+    Ok(Contents { tensors, metadata })
+}
+
+/// Reads up to where the data begin, and checks the header against the size of the file.
+fn read_header(from: &mut impl Read, size_bytes: u64, path: &Path) -> Result<(Vec<Checked>, BTreeMap<String, String>)> {
+    let wrong = |reason: String| Error::Format { path: path.to_owned(), reason };
+    let unreadable = |source| Error::Read { path: path.to_owned(), source };
     if size_bytes < 8 {
         return Err(wrong(format!("no safetensors file: it has {size_bytes} bytes, expected at least 8")));
     }
@@ -68,22 +101,14 @@ pub(crate) fn read(mut from: impl Read, size_bytes: u64, path: &Path) -> Result<
             "not a safetensors file, or truncated: it declares a header of {header_bytes} bytes, expected at most {most}"
         )));
     }
-    let header = read_bytes(&mut from, header_bytes).map_err(unreadable)?;
+    let header = read_bytes(from, header_bytes).map_err(unreadable)?;
     let header = std::str::from_utf8(&header).map_err(|_| wrong("the safetensors header is no UTF-8 text".to_owned()))?;
     let mut json = serde_json::Deserializer::from_str(header);
     let header = json.deserialize_map(HeaderVisitor).and_then(|h| json.end().map(|()| h));
     let header = header.map_err(|e| wrong(format!("safetensors header: {e}")))?;
     let data_bytes = rest - header_bytes;
     let entries = check(header.tensors, data_bytes).map_err(wrong)?;
-    let mut tensors = Vec::with_capacity(entries.len());
-    for (name, dtype, shape, n_bytes) in entries {
-        let bytes = read_bytes(&mut from, n_bytes).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => wrong(format!("tensor `{name}`: the file ends within its data")),
-            _ => unreadable(source),
-        })?;
-        tensors.push((name, RawTensor::new(dtype, shape, bytes)?));
-    }
-    Ok(Contents { tensors, metadata: header.metadata })
+    Ok((entries, header.metadata))
 }
 
 /// Exactly `n` bytes. The buffer grows with what is there, so that a wrong length costs no memory.
@@ -212,5 +237,5 @@ pub(crate) fn header(tensors: &[(String, RawTensor)], metadata: &BTreeMap<String
 /// Writes a file: the header that [`header`] made, and the tensors.
 pub(crate) fn write(out: &mut dyn Write, header: &[u8], order: &[usize], tensors: &[(String, RawTensor)]) -> io::Result<()> {
     out.write_all(header)?;
-    order.iter().try_for_each(|&idx| out.write_all(tensors[idx].1.bytes()))
+    order.iter().try_for_each(|&idx| tensors[idx].1.write_to(out))
 }

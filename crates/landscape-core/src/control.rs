@@ -4,7 +4,9 @@ use crate::coefficients::Coefficients;
 use crate::error::{Error, Result};
 use crate::layout::ParamLayout;
 use crate::params::Flat;
-use landscape_kernels::{Accumulate, Real, View, blend};
+use crate::stored::{StoredPoint, panels};
+use landscape_kernels::{Accumulate, Device, Real, View, blend};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// One control point: free rows are owned and move in training, frozen rows may be shared between many paths.
@@ -14,15 +16,42 @@ pub enum Row<T> {
     Free(Flat<T>),
     /// A row that stays as it is.
     Frozen(Arc<Flat<T>>),
+    /// A row that stays as it is, where it is.
+    Stored(Arc<StoredPoint<T>>),
 }
 
 impl<T: Real> Row<T> {
-    /// The point.
-    pub fn point(&self) -> &Flat<T> {
+    /// The point; one that is stored is read into memory for it.
+    pub fn point(&self) -> Cow<'_, Flat<T>> {
         match self {
-            Row::Free(flat) => flat,
-            Row::Frozen(flat) => flat,
+            Row::Free(flat) => Cow::Borrowed(flat),
+            Row::Frozen(flat) => Cow::Borrowed(flat),
+            Row::Stored(stored) => Cow::Owned(stored.read()),
         }
+    }
+
+    /// The names and shapes.
+    pub fn layout(&self) -> &Arc<ParamLayout> {
+        match self {
+            Row::Free(flat) => flat.layout(),
+            Row::Frozen(flat) => flat.layout(),
+            Row::Stored(stored) => stored.layout(),
+        }
+    }
+
+    /// Where the numbers of the row, or those made of them, live.
+    pub fn device(&self) -> Device {
+        match self {
+            Row::Free(flat) => flat.device(),
+            Row::Frozen(flat) => flat.device(),
+            Row::Stored(_) => Device::Cpu,
+        }
+    }
+}
+
+impl<T> From<Arc<Flat<T>>> for Row<T> {
+    fn from(point: Arc<Flat<T>>) -> Self {
+        Row::Frozen(point)
     }
 }
 
@@ -42,7 +71,7 @@ impl<T: Real> ControlPoints<T> {
             return Err(Error::config("rows", "at least one control point", "none"));
         };
         for (k, row) in rows.iter().enumerate().skip(1) {
-            first.point().layout().check_same("control point 0", row.point().layout(), &format!("control point {k}"))?;
+            first.layout().check_same("control point 0", row.layout(), &format!("control point {k}"))?;
         }
         Ok(ControlPoints { rows })
     }
@@ -59,7 +88,7 @@ impl<T: Real> ControlPoints<T> {
 
     /// The names and shapes.
     pub fn layout(&self) -> &Arc<ParamLayout> {
-        self.rows[0].point().layout()
+        self.rows[0].layout()
     }
 
     /// The rows.
@@ -67,11 +96,16 @@ impl<T: Real> ControlPoints<T> {
         &self.rows
     }
 
-    /// Control point k.
+    /// Where the rows live.
+    pub fn device(&self) -> Device {
+        self.rows.iter().map(Row::device).find(|device| *device != Device::Cpu).unwrap_or_default()
+    }
+
+    /// Control point k; one that is stored is read into memory for it.
     ///
     /// # Panics
     /// If there is no such point.
-    pub fn point(&self, k: usize) -> &Flat<T> {
+    pub fn point(&self, k: usize) -> Cow<'_, Flat<T>> {
         self.rows[k].point()
     }
 
@@ -94,8 +128,44 @@ impl<T: Real> ControlPoints<T> {
     /// If the number of coefficients or the length of `out` is wrong.
     pub fn blend_into(&self, c: &Coefficients, out: &mut Flat<T>) -> Result<()> {
         self.check_coefficients(c)?;
-        let rows: Vec<View<'_, T>> = self.rows.iter().map(|row| row.point().view()).collect();
-        Ok(blend::blend(c.as_slice(), &rows, out.view_mut())?)
+        let in_memory: Option<Vec<View<'_, T>>> = self.rows.iter().map(in_memory).collect();
+        match in_memory {
+            Some(rows) => Ok(blend::blend(c.as_slice(), &rows, out.view_mut())?),
+            None => self.blend_stored_into(c, out),
+        }
+    }
+
+    /// [`ControlPoints::blend_into`] where rows are stored: panel by panel, so that little of them is in memory at any time.
+    fn blend_stored_into(&self, c: &Coefficients, out: &mut Flat<T>) -> Result<()> {
+        self.layout().check_same("the control points", out.layout(), "the point")?;
+        // Rows that do not count are not read.
+        let counted: Vec<(&Row<T>, f64)> = self.rows.iter().zip(c.as_slice().iter().copied()).filter(|(_, c)| *c != 0.0).collect();
+        if counted.is_empty() {
+            out.view_mut().fill(T::ZERO);
+            return Ok(());
+        }
+        let c: Vec<f64> = counted.iter().map(|(_, c)| *c).collect();
+        let mut scratch: Vec<Vec<T>> = vec![Vec::new(); counted.len()];
+        for (idx, range) in panels(self.layout()) {
+            let offset = self.layout().tensors()[idx].offset;
+            let place = offset + range.start..offset + range.end;
+            let rows: Vec<blend::Row<'_, T>> = counted
+                .iter()
+                .zip(&mut scratch)
+                .map(|((row, _), scratch)| match row {
+                    Row::Stored(stored) => stored.piece(idx, range.clone(), scratch),
+                    Row::Free(flat) => blend::Row::Plain(flat.view().slice(place.clone())),
+                    Row::Frozen(flat) => blend::Row::Plain(flat.view().slice(place.clone())),
+                })
+                .collect();
+            blend::blend_rows(&c, &rows, out.view_mut().slice(place))?;
+            for (row, _) in &counted {
+                if let Row::Stored(stored) = row {
+                    stored.release(idx, range.clone());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The point w = Σ_k c_k θ_k.
@@ -103,7 +173,7 @@ impl<T: Real> ControlPoints<T> {
     /// # Errors
     /// If the number of coefficients is wrong.
     pub fn blend(&self, c: &Coefficients) -> Result<Flat<T>> {
-        let mut out = Flat::zeros(self.layout(), &self.point(0).device());
+        let mut out = Flat::zeros(self.layout(), &self.device());
         self.blend_into(c, &mut out)?;
         Ok(out)
     }
@@ -127,6 +197,15 @@ impl<T: Real> ControlPoints<T> {
         } else {
             Err(Error::config("coefficients", format!("{} numbers", self.n_points()), c.n_points()))
         }
+    }
+}
+
+/// The numbers of a row that has them in memory.
+fn in_memory<T: Real>(row: &Row<T>) -> Option<View<'_, T>> {
+    match row {
+        Row::Free(flat) => Some(flat.view()),
+        Row::Frozen(flat) => Some(flat.view()),
+        Row::Stored(_) => None,
     }
 }
 
@@ -156,7 +235,7 @@ mod tests {
             let curve = kind.build(n_points).unwrap();
             for (t, k) in [(0.0, 0), (1.0, n_points - 1)] {
                 let end = points.blend(&curve.coefficients(t).unwrap()).unwrap();
-                assert_eq!(bits(&end), bits(points.point(k)), "{kind:?} of {n_points} at {t}");
+                assert_eq!(bits(&end), bits(&points.point(k)), "{kind:?} of {n_points} at {t}");
             }
             if n_points > 2 {
                 points.free_mut(1).unwrap().view_mut().fill(T::from_f64(f64::NAN)).unwrap();
@@ -177,7 +256,7 @@ mod tests {
         let points = rows::<f64>(3);
         let c = Coefficients::one_hot(0, 2).unwrap();
         assert!(points.blend(&c).is_err());
-        let g = points.point(0).clone();
+        let g = points.point(0).into_owned();
         assert!(points.spread(&c, &g, &mut [None, None, None], Accumulate::Overwrite).is_err());
         let c = Coefficients::one_hot(0, 3).unwrap();
         assert!(points.spread(&c, &g, &mut [None, None], Accumulate::Overwrite).is_err());

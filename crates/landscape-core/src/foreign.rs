@@ -64,10 +64,24 @@ pub fn read_state_dict(path: &Path) -> Result<Checkpoint> {
     } else {
         return Err(wrong("expected a safetensors file or a zip file of `torch.save`, found neither: truncated, or of another format"));
     };
+    strip_foreign_prefixes(&mut checkpoint);
+    Ok(checkpoint)
+}
+
+/// [`read_state_dict`] of a safetensors file whose tensors stay on disk; see [`Checkpoint::map`] for what that asks of the file.
+///
+/// # Errors
+/// As [`Checkpoint::map`]; a `.pth` file is a [`Error::Format`], its tensors cannot be read where they are.
+pub fn map_state_dict(path: &Path) -> Result<Checkpoint> {
+    let mut checkpoint = Checkpoint::map(path)?;
+    strip_foreign_prefixes(&mut checkpoint);
+    Ok(checkpoint)
+}
+
+fn strip_foreign_prefixes(checkpoint: &mut Checkpoint) {
     if checkpoint.metadata.as_ref().is_none_or(|m| m.graph.is_none()) {
         strip_prefixes(&mut checkpoint.tensors);
     }
-    Ok(checkpoint)
 }
 
 /// A bare pickle (the magic number of old files is pickled first) or the tar archive of the very first versions.

@@ -7,6 +7,7 @@
 use crate::error::{Error, Result};
 use crate::params::Flat;
 use landscape_kernels::Real;
+use std::ops::Deref;
 
 /// How many products are added up before they join the total: keeps the rounding of a sum over millions of weights small.
 const BLOCK: usize = 4096;
@@ -24,7 +25,7 @@ impl Gram {
     ///
     /// # Errors
     /// If there are no points, or the layouts differ.
-    pub fn new<T: Real>(points: &[&Flat<T>]) -> Result<Self> {
+    pub fn new<T: Real, P: Deref<Target = Flat<T>>>(points: &[P]) -> Result<Self> {
         let n_points = points.len();
         if n_points == 0 {
             return Err(Error::config("points", "one or more", "none"));

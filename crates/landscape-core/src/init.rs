@@ -1,8 +1,10 @@
 //! Where bends begin: control points between two endpoints before any training.
 
+use crate::coefficients::Coefficients;
+use crate::control::{ControlPoints, Row};
 use crate::error::{Error, Result};
 use crate::params::Flat;
-use landscape_kernels::{Real, blend};
+use landscape_kernels::Real;
 use serde::{Deserialize, Serialize};
 
 /// How the inner control points are set before training.
@@ -58,8 +60,8 @@ impl BendInit {
 /// around each hidden unit and visits the arc, ours takes every tensor by itself and sets control points on it.
 pub fn bends<T: Real>(
     how: BendInit,
-    start: &Flat<T>,
-    end: &Flat<T>,
+    start: &Row<T>,
+    end: &Row<T>,
     n_points: usize,
     draw: &mut dyn FnMut(usize) -> Result<Flat<T>>,
 ) -> Result<Vec<Flat<T>>> {
@@ -71,11 +73,10 @@ pub fn bends<T: Real>(
         let s = k as f64 / (n_points - 1) as f64;
         match how {
             BendInit::Line => {
-                let mut bend = Flat::zeros(start.layout(), &start.device());
-                blend::blend(&[1.0 - s, s], &[start.view(), end.view()], bend.view_mut())?;
-                Ok(bend)
+                let ends = ControlPoints::new(vec![start.clone(), end.clone()])?;
+                ends.blend(&Coefficients::new(vec![1.0 - s, s])?)
             }
-            BendInit::Arc => arc(start, end, s),
+            BendInit::Arc => arc(&start.point(), &end.point(), s),
             BendInit::Random => {
                 let bend = draw(k)?;
                 start.layout().check_same("the start", bend.layout(), "the random bend")?;
@@ -121,6 +122,10 @@ mod tests {
         Flat::from_vec(layout, &Device::Cpu, (0..layout.n_elements()).map(&mut value).collect()).unwrap()
     }
 
+    fn row(point: &Flat<f64>) -> Row<f64> {
+        Row::Free(point.clone())
+    }
+
     #[test]
     fn every_bend_stands_where_its_init_says() {
         let layout = Arc::new(ParamLayout::new([("fc.weight".to_owned(), vec![3, 4])]).unwrap());
@@ -129,7 +134,7 @@ mod tests {
             assert_eq!(BendInit::parse(how.name()).unwrap(), how);
             assert_eq!(serde_json::to_value(how).unwrap(), how.name());
             for n_points in [2, 3, 6] {
-                let found = bends(how, &a, &b, n_points, &mut |k| Ok(point(&layout, |_| k as f64))).unwrap();
+                let found = bends(how, &row(&a), &row(&b), n_points, &mut |k| Ok(point(&layout, |_| k as f64))).unwrap();
                 assert_eq!(found.len(), n_points - 2);
                 for (idx, bend) in found.iter().enumerate() {
                     let s = (idx + 1) as f64 / (n_points - 1) as f64;
@@ -150,9 +155,9 @@ mod tests {
         }
         let other = Arc::new(ParamLayout::new([("fc.weight".to_owned(), vec![4, 3])]).unwrap());
         let elsewhere = point(&other, |_| 0.0);
-        assert!(bends(BendInit::Line, &a, &b, 1, &mut |_| Ok(a.clone())).is_err());
-        assert!(bends(BendInit::Line, &a, &elsewhere, 3, &mut |_| Ok(a.clone())).is_err());
-        assert!(bends(BendInit::Random, &a, &b, 3, &mut |_| Ok(elsewhere.clone())).is_err());
+        assert!(bends(BendInit::Line, &row(&a), &row(&b), 1, &mut |_| Ok(a.clone())).is_err());
+        assert!(bends(BendInit::Line, &row(&a), &row(&elsewhere), 3, &mut |_| Ok(a.clone())).is_err());
+        assert!(bends(BendInit::Random, &row(&a), &row(&b), 3, &mut |_| Ok(elsewhere.clone())).is_err());
         assert!(BendInit::parse("circle").is_err());
     }
 
@@ -163,7 +168,7 @@ mod tests {
             let mut stream = Seed::new(5).child(name).stream();
             point(&layout, |i| if i < 20_000 { 0.3 + stream.normal() } else { 1.0 })
         };
-        let bend = |how| bends(how, &draw("a"), &draw("b"), 3, &mut |_| unreachable!()).unwrap()[0].to_vec();
+        let bend = |how| bends(how, &row(&draw("a")), &row(&draw("b")), 3, &mut |_| unreachable!()).unwrap()[0].to_vec();
         let moments = |w: &[f64]| {
             let mean = w.iter().sum::<f64>() / w.len() as f64;
             (mean, w.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / w.len() as f64)

@@ -15,6 +15,7 @@ use crate::length::check_points;
 use crate::params::Flat;
 use landscape_kernels::Real;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// How far from one line, in parts of its length, three points must be: more than f32 weights are rounded by.
 const LEAST_HEIGHT: f64 = 1e-6;
@@ -123,7 +124,7 @@ impl<T: Real> Plane<T> {
     /// # Errors
     /// If its layout is another.
     pub fn project_point(&self, point: &Flat<T>) -> Result<Projection> {
-        let projections = self.project(&[point], &[vec![1.0]])?;
+        let projections = self.project(vec![Cow::Borrowed(point)], &[vec![1.0]])?;
         Ok(projections[0])
     }
 
@@ -137,16 +138,17 @@ impl<T: Real> Plane<T> {
     pub fn project_path(&self, path: &ControlPoints<T>, curve: &dyn Curve, ts: &[f64]) -> Result<Vec<Projection>> {
         check_points(path.n_points(), curve)?;
         let coefficients = ts.iter().map(|&t| Ok(curve.coefficients(t)?.as_slice().to_vec())).collect::<Result<Vec<_>>>()?;
-        self.project(&path.rows().iter().map(Row::point).collect::<Vec<_>>(), &coefficients)
+        self.project(path.rows().iter().map(Row::point).collect(), &coefficients)
     }
 
     /// Projects Σ_k c_k θ_k for each c of `at`, all in terms of the inner products of w_0, w_1, w_2 and the θ_k.
-    fn project(&self, points: &[&Flat<T>], at: &[Vec<f64>]) -> Result<Vec<Projection>> {
+    fn project(&self, points: Vec<Cow<'_, Flat<T>>>, at: &[Vec<f64>]) -> Result<Vec<Projection>> {
         let anchors = (0..3).map(|k| self.points.point(k));
-        let gram = Gram::new(&anchors.chain(points.iter().copied()).collect::<Vec<_>>())?;
+        let n_points = points.len();
+        let gram = Gram::new(&anchors.chain(points).collect::<Vec<_>>())?;
         let widen = |anchor: [f64; 3], c: Option<&Vec<f64>>| {
             let mut wide = anchor.to_vec();
-            wide.extend((0..points.len()).map(|k| c.map_or(0.0, |c| c[k])));
+            wide.extend((0..n_points).map(|k| c.map_or(0.0, |c| c[k])));
             wide
         };
         let u = widen([-1.0, 0.0, 1.0], None);
@@ -296,7 +298,7 @@ mod tests {
         assert_eq!((origin, end), ([0.0, 0.0], [plane.dx(), 0.0]));
         assert_eq!(apex[1], plane.dy());
         for (k, corner) in plane.corners().into_iter().enumerate() {
-            let p = plane.project_point(points.point(k)).unwrap();
+            let p = plane.project_point(&points.point(k)).unwrap();
             assert!((p.x - corner[0]).abs() < 1e-11 && (p.y - corner[1]).abs() < 1e-11 && p.distance < 1e-5, "{k}: {p:?}");
         }
         // The naive twin: axes as vectors.
@@ -393,8 +395,8 @@ mod tests {
         // The two control points that do not carry the plane are above it, as far as Pythagoras says.
         assert_eq!(distances.iter().filter(|&&d| d > 1.0).count(), 2, "{distances:?}");
         for (k, distance) in distances.into_iter().enumerate() {
-            let p = plane.project_point(long.point(k)).unwrap();
-            let hypotenuse = long.point(k).distance(long.point(0)).unwrap();
+            let p = plane.project_point(&long.point(k)).unwrap();
+            let hypotenuse = long.point(k).distance(&long.point(0)).unwrap();
             assert!((hypotenuse.powi(2) - p.x.powi(2) - p.y.powi(2) - distance.powi(2)).abs() < 1e-9 * hypotenuse.powi(2).max(1.0));
         }
     }

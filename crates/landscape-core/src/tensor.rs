@@ -1,9 +1,12 @@
 //! Tensors as files hold them: an element type, a shape, and the bytes.
 
 use crate::error::{Error, Result};
+use crate::mapped::MappedFile;
 use half::{bf16, f16};
 use landscape_kernels::Real;
 use std::fmt;
+use std::io::{self, Write};
+use std::ops::Range;
 
 /// The element types that are read and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,8 +131,35 @@ impl fmt::Display for Dtype {
 pub struct RawTensor {
     dtype: Dtype,
     shape: Vec<usize>,
-    bytes: Vec<u8>,
+    bytes: Bytes,
 }
+
+/// The elements: in memory, or a part of a file that stays on disk.
+#[derive(Clone)]
+enum Bytes {
+    Owned(Vec<u8>),
+    Mapped(MappedFile, Range<usize>),
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Bytes::Owned(bytes) => bytes,
+            Bytes::Mapped(file, range) => &file.bytes()[range.clone()],
+        }
+    }
+}
+
+impl PartialEq for Bytes {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for Bytes {}
+
+/// Bytes of a mapped file that are written at once, before their memory is given back.
+const PIECE_BYTES: usize = 4 << 20;
 
 /// Decodes with one expression per type.
 macro_rules! decode {
@@ -145,10 +175,15 @@ impl RawTensor {
     /// If there are more or fewer bytes than the shape asks for.
     pub fn new(dtype: Dtype, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Self> {
         match dtype.tensor_bytes(&shape) {
-            Some(size) if size == bytes.len() => Ok(RawTensor { dtype, shape, bytes }),
+            Some(size) if size == bytes.len() => Ok(RawTensor { dtype, shape, bytes: Bytes::Owned(bytes) }),
             Some(size) => Err(Error::config("bytes", format!("{size} for shape {shape:?} of {dtype}"), bytes.len())),
             None => Err(Error::config("shape", "a size that fits in memory", format!("{shape:?} of {dtype}"))),
         }
+    }
+
+    /// A tensor whose elements are these bytes of a file, which must be as many as its shape asks for.
+    pub(crate) fn mapped(dtype: Dtype, shape: Vec<usize>, file: &MappedFile, range: Range<usize>) -> Self {
+        RawTensor { dtype, shape, bytes: Bytes::Mapped(file.clone(), range) }
     }
 
     /// Rounds numbers to the nearest of `dtype`.
@@ -212,17 +247,61 @@ impl RawTensor {
 
     /// The elements, row-major and little-endian.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.as_slice()
+    }
+
+    /// Writes the elements as they are; of a file on disk no more is in memory at any time than a small piece.
+    pub(crate) fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        let size = self.dtype.size_bytes();
+        for (idx, piece) in self.bytes().chunks(PIECE_BYTES).enumerate() {
+            out.write_all(piece)?;
+            let start = idx * PIECE_BYTES / size;
+            self.release(start..start + piece.len() / size);
+        }
+        Ok(())
+    }
+
+    /// Gives back the memory that reading these elements took, where they are a file's.
+    pub(crate) fn release(&self, elements: Range<usize>) {
+        if let Bytes::Mapped(file, range) = &self.bytes {
+            let size = self.dtype.size_bytes();
+            file.release(range.start + elements.start * size..range.start + elements.end * size);
+        }
+    }
+
+    /// Elements `range` of a floating-point tensor, rounded to the nearest of this precision.
+    ///
+    /// # Panics
+    /// If `range` reaches past the end, or `into` is not as long.
+    pub(crate) fn decode<T: Real>(&self, range: Range<usize>, into: &mut [T]) {
+        let size = self.dtype.size_bytes();
+        let bytes = &self.bytes()[range.start * size..range.end * size];
+        assert_eq!(bytes.len(), into.len() * size, "as many numbers as there is room for");
+        macro_rules! decode_into {
+            ($n:literal, $from:expr) => {
+                into.iter_mut().zip(bytes.as_chunks::<$n>().0).for_each(|(v, b)| *v = T::from_f64($from(*b)))
+            };
+        }
+        match self.dtype {
+            Dtype::F64 => decode_into!(8, f64::from_le_bytes),
+            Dtype::F32 => decode_into!(4, |b| f64::from(f32::from_le_bytes(b))),
+            Dtype::F16 => decode_into!(2, |b| f16::from_le_bytes(b).to_f64()),
+            Dtype::Bf16 => decode_into!(2, |b| bf16::from_le_bytes(b).to_f64()),
+            _ => {
+                let values = self.to_f64_vec();
+                into.iter_mut().zip(&values[range]).for_each(|(v, &value)| *v = T::from_f64(value));
+            }
+        }
     }
 
     /// How many elements it has.
     pub fn n_elements(&self) -> usize {
-        self.bytes.len() / self.dtype.size_bytes()
+        self.bytes().len() / self.dtype.size_bytes()
     }
 
     /// The elements in double precision; exact but for 64-bit integers beyond 2^53. A boolean that is not 0 counts as 1.
     pub fn to_f64_vec(&self) -> Vec<f64> {
-        let bytes = &self.bytes;
+        let bytes = self.bytes();
         match self.dtype {
             Dtype::F64 => decode!(bytes, 8, f64::from_le_bytes),
             Dtype::F32 => decode!(bytes, 4, |b| f64::from(f32::from_le_bytes(b))),
@@ -244,7 +323,7 @@ impl RawTensor {
     pub fn to<T: Real>(&self) -> Vec<T> {
         if self.dtype == Dtype::F32 {
             // The common case, without a copy of the whole in double precision.
-            return decode!(self.bytes, 4, |b| T::from_f64(f64::from(f32::from_le_bytes(b))));
+            return decode!(self.bytes(), 4, |b| T::from_f64(f64::from(f32::from_le_bytes(b))));
         }
         self.to_f64_vec().into_iter().map(T::from_f64).collect()
     }
@@ -260,7 +339,7 @@ impl RawTensor {
 
 impl fmt::Debug for RawTensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RawTensor({} {:?}, {} bytes)", self.dtype, self.shape, self.bytes.len())
+        write!(f, "RawTensor({} {:?}, {} bytes)", self.dtype, self.shape, self.bytes().len())
     }
 }
 

@@ -39,6 +39,7 @@ pub mod shape;
 pub mod loss;
 
 pub mod blend;
+pub mod bytes;
 pub mod step;
 
 pub use error::{Error, Result};

@@ -9,7 +9,6 @@ use landscape_core::init::{self, BendInit};
 use landscape_core::{ControlPoints, Curve, Flat, Row};
 use landscape_kernels::Real;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 /// Which endpoints move in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +73,7 @@ impl Connect {
         Ok(if n_endpoints == 2 { segment } else { Box::new(Chain::new(segment, n_endpoints - 1)?) })
     }
 
-    /// The control points that training starts from: endpoints in their places, shared; bends between them, free.
+    /// The control points that training starts from: endpoints (shared points, or rows) in their places; bends between them, free.
     ///
     /// `random(i)` gives the i-th bend where [`BendInit::Random`] asks for freshly initialised networks.
     ///
@@ -82,23 +81,24 @@ impl Connect {
     /// As [`Connect::path`]; and if the endpoints' layouts differ, with every difference.
     pub fn control_points<T: Real>(
         &self,
-        endpoints: &[Arc<Flat<T>>],
+        endpoints: &[impl Clone + Into<Row<T>>],
         random: &mut dyn FnMut(usize) -> landscape_core::Result<Flat<T>>,
     ) -> Result<ControlPoints<T>> {
         self.path(endpoints.len())?;
-        let mut rows = vec![Row::Frozen(endpoints[0].clone())];
+        let endpoints: Vec<Row<T>> = endpoints.iter().map(|end| end.clone().into()).collect();
+        let mut rows = vec![endpoints[0].clone()];
         for (segment_idx, pair) in endpoints.windows(2).enumerate() {
             let n_before = segment_idx * (self.points - 2);
             let bends = init::bends(self.init, &pair[0], &pair[1], self.points, &mut |k| random(n_before + k - 1))?;
             rows.extend(bends.into_iter().map(Row::Free));
-            rows.push(Row::Frozen(pair[1].clone()));
+            rows.push(pair[1].clone());
         }
         let last = rows.len() - 1;
         if matches!(self.free_ends, FreeEnds::Start | FreeEnds::Both) {
-            rows[0] = Row::Free(rows[0].point().clone());
+            rows[0] = Row::Free(rows[0].point().into_owned());
         }
         if matches!(self.free_ends, FreeEnds::End | FreeEnds::Both) {
-            rows[last] = Row::Free(rows[last].point().clone());
+            rows[last] = Row::Free(rows[last].point().into_owned());
         }
         Ok(ControlPoints::new(rows)?)
     }

@@ -70,7 +70,7 @@ impl<T: Real> FitState<T> {
     /// Before the first step.
     pub fn new(points: &ControlPoints<T>, optimizer: &Optimizer) -> Self {
         let moments = (0..points.n_points())
-            .map(|k| points.is_free(k).then(|| optimizer.init(&points.point(k).device(), points.layout().n_elements())));
+            .map(|k| points.is_free(k).then(|| optimizer.init(&points.device(), points.layout().n_elements())));
         FitState { step: 0, epoch_tally: Tally::default(), moments: moments.collect() }
     }
 }
@@ -163,7 +163,7 @@ pub fn fit<O: Objective>(
     let n_steps = steps_per_epoch
         .checked_mul(config.epochs)
         .ok_or_else(|| Error::config("epochs", format!("few enough for {steps_per_epoch} steps each to be counted"), config.epochs))?;
-    let mut gradient = Flat::zeros(points.layout(), &points.point(0).device());
+    let mut gradient = Flat::zeros(points.layout(), &points.device());
     let (point_decay, row_decay) = match config.decay_on {
         DecayOn::Point => (config.weight_decay, 0.0),
         DecayOn::ControlPoints => (0.0, config.weight_decay),

@@ -161,10 +161,10 @@ fn compare<T: Real + candle_core::WithDType>(
     let (a, b) = (varmap(&ends[0]), varmap(&ends[1]));
     let run = connect(&mut task, &a, &b, config.clone()).unwrap();
     assert_eq!(run.epochs.len(), 4);
-    assert_eq!(run.points.point(0).to_vec(), rearranged(&ends[0], run.points.point(0)).to_vec());
+    assert_eq!(run.points.point(0).to_vec(), rearranged(&ends[0], &run.points.point(0)).to_vec());
 
-    let bend = run.points.point(1);
-    let bends = largest_difference(&bend.to_vec(), &rearranged(run_of_network.point(1), bend).to_vec());
+    let bend = &run.points.point(1);
+    let bends = largest_difference(&bend.to_vec(), &rearranged(&run_of_network.point(1), bend).to_vec());
     assert!(largest_difference(&bend.to_vec(), &rearranged(&ends[0], bend).to_vec()) > 0.1, "training has moved the bend");
 
     let c = run.curve.coefficients(0.3).unwrap();

@@ -4,7 +4,7 @@ use super::train::optimizer;
 use super::training::Run;
 use crate::args::{Common, ConnectArgs, CurveName, DecayOnName, InitName};
 use crate::failure::NoNumbers;
-use crate::job::{self, Data, Endpoint};
+use crate::job::{self, Data, Endpoint, Keep};
 use crate::output;
 use crate::run_folder::{RunFolder, Start};
 use anyhow::{Context, bail};
@@ -12,7 +12,7 @@ use landscape_core::checkpoint::{Checkpoint, Metadata};
 use landscape_core::curve::CurveKind;
 use landscape_core::init::BendInit;
 use landscape_core::whole::Overwrite;
-use landscape_core::{Buffers, ControlPoints, Seed, Stateful};
+use landscape_core::{Buffers, ControlPoints, Row, Seed, Stateful};
 use landscape_network::{NetworkObjective, init};
 use landscape_train::{Connect, DecayOn, FitConfig, FreeEnds, UniformOn};
 use serde_json::{Value, json};
@@ -73,9 +73,11 @@ pub fn run(common: &Common, args: &ConnectArgs) -> anyhow::Result<()> {
         seed: common.seed,
     };
     connect.fit.check()?;
-    let first = job::read_checkpoint(&args.checkpoints[0])?;
+    let keep = if args.endpoints_on_disk { Keep::OnDisk } else { Keep::InMemory };
+    let first = job::open_checkpoint(&args.checkpoints[0], keep)?;
     let data = Data::open(&args.data, first.metadata.as_ref(), Some(&args.checkpoints[0]))?;
-    let endpoints = job::load_endpoints(common, &args.checkpoints, args.model.model.as_deref(), &data)?;
+    drop(first);
+    let endpoints = job::keep_endpoints(common, &args.checkpoints, args.model.model.as_deref(), &data, keep)?;
     let augment = !args.no_augment && data.augments();
     let checkpoints = args.checkpoints.clone();
     let job = Job { checkpoints, endpoints, data, connect, batch_size: args.batch_size, augment };
@@ -115,7 +117,7 @@ pub fn connect_run(common: &Common, job: &Job, folder: &RunFolder, started: Inst
     let device = landscape_kernels::Device::parse(&common.device)?;
     let mut objective = NetworkObjective::<f32>::new(first.graph.clone(), &device, job.data.loss())?;
     job::check_memory(&first.graph, curve.n_points().saturating_mul(3), "--points")?;
-    let ends: Vec<_> = job.endpoints.iter().map(|e| e.params.clone()).collect();
+    let ends: Vec<Row<f32>> = job.endpoints.iter().map(|e| e.row.clone()).collect();
     let mut random = |bend_idx: usize| {
         let seed = seed.child("bend").child_idx(bend_idx as u64);
         init::initialise(&first.graph, init::Init::PyTorch, seed, &device).map_err(|e| landscape_core::Error::Objective(e.to_string()))
@@ -176,14 +178,21 @@ fn write_control_points(common: &Common, job: &Job, folder: &RunFolder, points: 
     let n_bends = job.connect.points - 1;
     let fresh = Buffers::of_graph(&first.graph)?;
     for k in 0..points.n_points() {
-        points.point(k).check_finite().context(NoNumbers)?;
+        match &points.rows()[k] {
+            // These were checked when they were opened.
+            Row::Frozen(_) | Row::Stored(_) => {}
+            Row::Free(point) => point.check_finite().context(NoNumbers)?,
+        }
         let metadata = Metadata { seed: Some(common.seed), ..job.data.metadata(&first.graph) };
         let checkpoint = if k.is_multiple_of(n_bends) {
             let endpoint = &job.endpoints[k / n_bends];
             let dtypes = if points.is_free(k) { Default::default() } else { endpoint.checkpoint.dtypes() };
-            Checkpoint::from_parts(&first.graph, points.point(k), &endpoint.buffers, &dtypes, Some(metadata))?
+            match &points.rows()[k] {
+                Row::Stored(stored) => Checkpoint::from_stored(&first.graph, stored, &endpoint.buffers, &dtypes, Some(metadata))?,
+                row => Checkpoint::from_parts(&first.graph, &row.point(), &endpoint.buffers, &dtypes, Some(metadata))?,
+            }
         } else {
-            Checkpoint::from_parts(&first.graph, points.point(k), &fresh, &Default::default(), Some(metadata))?
+            Checkpoint::from_parts(&first.graph, &points.point(k), &fresh, &Default::default(), Some(metadata))?
         };
         checkpoint.write(&folder.control_point(k), Overwrite::Replace)?;
     }

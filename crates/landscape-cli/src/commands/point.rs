@@ -45,7 +45,7 @@ pub fn run(common: &Common, args: &PointArgs) -> anyhow::Result<()> {
     let mut checkpoint =
         Checkpoint::from_parts(&first.graph, objective.weights(), objective.buffers(), &first.checkpoint.dtypes(), Some(metadata))?;
     // In half precision the file holds other numbers than the curve does: those that are written are measured.
-    let written = checkpoint.params::<f32>(first.params.layout())?;
+    let written = checkpoint.params::<f32>(first.row.layout())?;
     objective.move_to(&ControlPoints::single(written), &Coefficients::one_hot(0, 1)?)?;
     objective.set_buffers(&checkpoint.buffers(&first.graph)?)?;
     let l2_term = 0.5 * path.weight_decay * objective.weights().squared_norm();

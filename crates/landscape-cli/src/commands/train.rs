@@ -64,7 +64,7 @@ pub fn train(common: &Common, job: &Job, out: &Path, started: Instant) -> anyhow
     config["seed"] = json!(common.seed);
     let mut objective = NetworkObjective::<f32>::new(graph.clone(), &device, job.data.loss())?;
     let (weights, buffers) = match &from {
-        Some(endpoint) => ((*endpoint.params).clone(), endpoint.buffers.clone()),
+        Some(endpoint) => (endpoint.row.point().into_owned(), endpoint.buffers.clone()),
         None => (init::initialise(&graph, init::Init::PyTorch, seed.child("init"), &device)?, Buffers::of_graph(&graph)?),
     };
     objective.set_buffers(&buffers)?;
@@ -188,7 +188,7 @@ impl Job {
             metrics: train.named("train").into_iter().chain(test.named("test")).collect(),
             ..self.data.metadata(graph)
         };
-        Ok(Checkpoint::from_parts(graph, points.point(0), buffers, &Default::default(), Some(metadata))?)
+        Ok(Checkpoint::from_parts(graph, &points.point(0), buffers, &Default::default(), Some(metadata))?)
     }
 }
 

@@ -94,7 +94,7 @@ pub fn train<T: Real + WithDType>(task: &mut Task<'_, T>, vars: &VarMap, config:
     let mut points = ControlPoints::single(point);
     let epochs = train_rows(task, &mut points, &Endpoint, config, Seed::new(seed))?;
     let trained = task.buffers().clone();
-    task.model.set_point(points.point(0))?;
+    task.model.set_point(&points.point(0))?;
     task.model.set_buffers(&trained)?;
     write_varmap(&task.model.tensors()?, vars)?;
     Ok(epochs)
@@ -162,7 +162,7 @@ impl<T: Real + WithDType> Run<'_, T> {
     pub fn profile_straight(&self, n_samples: usize) -> Result<Profile> {
         let per_segment = (self.points.n_points() - 1) / (self.n_endpoints - 1);
         let ends = self.points.rows().iter().step_by(per_segment).cloned();
-        let ends = ends.map(|row| Row::Frozen(Arc::new(row.point().clone()))).collect();
+        let ends = ends.map(|row| Row::Frozen(Arc::new(row.point().into_owned()))).collect();
         self.profile_of(&ControlPoints::new(ends)?, &PolyChain::new(self.n_endpoints)?, n_samples)
     }
 
