@@ -65,8 +65,8 @@ fn peak_bytes(sandbox: &Sandbox, args: &[&str]) -> usize {
 #[test]
 fn endpoints_on_disk_take_no_memory() {
     let sandbox = Sandbox::new();
-    let model = "mlp:64-4096-2048-10";
-    let vector_bytes = 4 * (64 * 4096 + 4096 + 4096 * 2048 + 2048 + 2048 * 10 + 10);
+    let model = "mlp:64-3072-2048-10";
+    let vector_bytes = 4 * (64 * 3072 + 3072 + 3072 * 2048 + 2048 + 2048 * 10 + 10);
     let common = ["--epochs", "1", "--batch-size", "500", "--threads", "2"];
     let train = |out: &str| peak_bytes(&sandbox, &[&["train", "--model", model, "--out", out][..], &common].concat());
     let training = train("a.safetensors");
