@@ -138,11 +138,13 @@ impl<T: Real> ControlPoints<T> {
     /// [`ControlPoints::blend_into`] where rows are stored: panel by panel, so that little of them is in memory at any time.
     fn blend_stored_into(&self, c: &Coefficients, out: &mut Flat<T>) -> Result<()> {
         self.layout().check_same("the control points", out.layout(), "the point")?;
+        if self.device() != Device::Cpu {
+            return Err(Error::config("rows", "all on the processor where one of them is stored", self.device()));
+        }
         // Rows that do not count are not read.
         let counted: Vec<(&Row<T>, f64)> = self.rows.iter().zip(c.as_slice().iter().copied()).filter(|(_, c)| *c != 0.0).collect();
         if counted.is_empty() {
-            out.view_mut().fill(T::ZERO);
-            return Ok(());
+            return Ok(out.view_mut().fill(T::ZERO)?);
         }
         let c: Vec<f64> = counted.iter().map(|(_, c)| *c).collect();
         let mut scratch: Vec<Vec<T>> = vec![Vec::new(); counted.len()];

@@ -36,7 +36,7 @@ impl<T: Real> Row<'_, T> {
     pub fn len(self) -> usize {
         match self {
             Row::Plain(row) => row.len(),
-            Row::Bf16(row) => narrow_host(row).len(),
+            Row::Bf16(row) => row.len(),
         }
     }
 
@@ -181,14 +181,6 @@ fn check_counts(op: &'static str, n_coefficients: usize, n_rows: usize) -> Resul
     Ok(())
 }
 
-/// The numbers of a row in bf16.
-fn narrow_host(row: View<'_, bf16>) -> &[bf16] {
-    match row {
-        View::Host(values) => values,
-        View::Device(never) => match never {},
-    }
-}
-
 /// A row on the host.
 #[derive(Clone, Copy)]
 enum Piece<'a, T> {
@@ -200,7 +192,7 @@ impl<'a, T: Real> Piece<'a, T> {
     fn of(row: Row<'a, T>) -> Self {
         match row {
             Row::Plain(row) => Piece::Plain(row.host()),
-            Row::Bf16(row) => Piece::Bf16(narrow_host(row)),
+            Row::Bf16(row) => Piece::Bf16(row.host()),
         }
     }
 

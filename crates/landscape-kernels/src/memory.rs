@@ -10,6 +10,7 @@ pub use crate::cuda::memory::{DeviceMemory, DeviceView, DeviceViewMut};
 use crate::error::{Error, Result, check_len};
 #[cfg(not(feature = "cuda"))]
 pub use crate::no_cuda::{DeviceMemory, DeviceView, DeviceViewMut};
+use half::bf16;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Range, Sub, SubAssign};
@@ -19,6 +20,7 @@ pub trait Element: sealed::Sealed + Copy + Default + PartialEq + Send + Sync + f
 impl Element for f32 {}
 impl Element for f64 {}
 impl Element for u32 {}
+impl Element for bf16 {}
 
 /// The scalar of a computation: `f32` to work, `f64` to check.
 pub trait Real:
@@ -75,6 +77,7 @@ mod sealed {
     impl Sealed for f32 {}
     impl Sealed for f64 {}
     impl Sealed for u32 {}
+    impl Sealed for half::bf16 {}
 }
 
 macro_rules! real {
