@@ -140,7 +140,8 @@ impl<T: Real> SharedFirstLayer<T> {
     /// Whether these are the control points that the products are of.
     fn is_at_home(&self, points: &ControlPoints<T>) -> bool {
         let same = |k: usize| {
-            let (own, theirs) = (self.points.point(k).view().host(), points.point(k).view().host());
+            let (own, theirs) = (self.points.point(k), points.point(k));
+            let (own, theirs) = (own.view().host(), theirs.view().host());
             std::ptr::eq(own, theirs) || own == theirs
         };
         points.n_points() == self.points.n_points() && (0..points.n_points()).all(same)
