@@ -5,6 +5,9 @@
 #[cfg(target_arch = "x86_64")]
 mod lines;
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+
 use crate::check::shape_error;
 use crate::error::{Result, check_len};
 use crate::memory::{Accumulate, Real, View, ViewMut};
@@ -106,6 +109,7 @@ pub fn blend_rows<T: Real>(c: &[f64], rows: &[Row<'_, T>], out: ViewMut<'_, T>) 
     check_counts("blend", c.len(), rows.len())?;
     for row in rows {
         check_len("blend", "row", out.len(), row.len())?;
+        on_device!("blend", [row, out], gpu => cuda::blend(gpu, c, rows, out));
     }
     let (c, rows): (Vec<f64>, Vec<Piece<'_, T>>) =
         c.iter().zip(rows).filter(|(c, _)| **c != 0.0).map(|(c, row)| (*c, Piece::of(*row))).unzip();
@@ -148,6 +152,7 @@ pub fn spread<T: Real>(c: &[f64], g: View<'_, T>, rows: &mut [Option<ViewMut<'_,
     for row in rows.iter().flatten() {
         check_len("spread", "row", g.len(), row.len())?;
     }
+    on_device!("spread", [g, rows], gpu => cuda::spread(gpu, c, g, rows, mode));
     let g = g.host();
     // Chunk by chunk, with all the rows of a chunk together, so that `g` is read from memory once.
     let mut chunks: Vec<Vec<(T, &mut [T])>> = g.chunks(CHUNK).map(|_| Vec::new()).collect();

@@ -63,6 +63,10 @@ pub fn adam_step<T: Real>(
     v: ViewMut<'_, T>,
 ) -> Result<()> {
     check_len("adam_step", "gradient", theta.len(), gradient.len())?;
+    on_device!("adam_step", [gradient, theta, m, v], gpu => {
+        check_adam("adam_step", adam, step_idx, theta.len(), [m.len(), v.len()])?;
+        super::cuda::adam(gpu, &AdamRule::new(adam, step_idx), super::cuda::Gradient::plain(gradient), theta, m, v)
+    });
     run_adam("adam_step", adam, step_idx, Gradient::Plain(gradient.host()), theta, m, v)
 }
 
@@ -84,21 +88,62 @@ pub fn spread_adam_step<T: Real>(
     m: ViewMut<'_, T>,
     v: ViewMut<'_, T>,
 ) -> Result<()> {
+    on_device!("spread_adam_step", [gradient, point, theta, m, v], gpu => {
+        let gradient = super::cuda::Gradient::spread("spread_adam_step", c_k, gradient, point, theta.len())?;
+        check_adam("spread_adam_step", adam, step_idx, theta.len(), [m.len(), v.len()])?;
+        super::cuda::adam(gpu, &AdamRule::new(adam, step_idx), gradient, theta, m, v)
+    });
     let gradient = Gradient::spread("spread_adam_step", c_k, gradient, point, theta.len())?;
     run_adam("spread_adam_step", adam, step_idx, gradient, theta, m, v)
 }
 
 #[derive(Clone, Copy)]
-struct AdamRule<T> {
-    coupled_decay: T,
-    shrink: T,
-    beta1: T,
-    one_minus_beta1: T,
-    beta2: T,
-    one_minus_beta2: T,
-    step_size: T,
-    root_of_correction: T,
-    eps: T,
+pub(super) struct AdamRule<T> {
+    pub coupled_decay: T,
+    pub shrink: T,
+    pub beta1: T,
+    pub one_minus_beta1: T,
+    pub beta2: T,
+    pub one_minus_beta2: T,
+    pub step_size: T,
+    pub root_of_correction: T,
+    pub eps: T,
+}
+
+impl<T: Real> AdamRule<T> {
+    /// The numbers of step `step_idx`, counted from 1.
+    fn new(adam: &Adam, step_idx: u64) -> Self {
+        let (coupled, shrink) = match adam.decay {
+            Decay::Coupled => (adam.weight_decay, 1.0),
+            Decay::Decoupled => (0.0, 1.0 - adam.lr * adam.weight_decay),
+        };
+        let [correction1, correction2] = adam.betas.map(|beta| 1.0 - beta.powf(step_idx as f64));
+        AdamRule {
+            coupled_decay: T::from_f64(coupled),
+            shrink: T::from_f64(shrink),
+            beta1: T::from_f64(adam.betas[0]),
+            one_minus_beta1: T::from_f64(1.0 - adam.betas[0]),
+            beta2: T::from_f64(adam.betas[1]),
+            one_minus_beta2: T::from_f64(1.0 - adam.betas[1]),
+            step_size: T::from_f64(adam.lr / correction1),
+            root_of_correction: T::from_f64(correction2.sqrt()),
+            eps: T::from_f64(adam.eps),
+        }
+    }
+}
+
+/// Fails on hyper-parameters out of range, and on moments of another length than the row's `n`.
+fn check_adam(op: &'static str, adam: &Adam, step_idx: u64, n: usize, [m, v]: [usize; 2]) -> Result<()> {
+    check_range(op, "lr", adam.lr, 0.0..f64::INFINITY)?;
+    check_range(op, "betas[0]", adam.betas[0], 0.0..1.0)?;
+    check_range(op, "betas[1]", adam.betas[1], 0.0..1.0)?;
+    check_range(op, "eps", adam.eps, 0.0..f64::INFINITY)?;
+    check_range(op, "weight_decay", adam.weight_decay, 0.0..f64::INFINITY)?;
+    if step_idx == 0 {
+        return Err(shape_error(op, "`step_idx` counts from 1, got 0"));
+    }
+    check_len(op, "m", n, m)?;
+    check_len(op, "v", n, v)
 }
 
 fn run_adam<T: Real>(
@@ -110,32 +155,8 @@ fn run_adam<T: Real>(
     m: ViewMut<'_, T>,
     v: ViewMut<'_, T>,
 ) -> Result<()> {
-    check_range(op, "lr", adam.lr, 0.0..f64::INFINITY)?;
-    check_range(op, "betas[0]", adam.betas[0], 0.0..1.0)?;
-    check_range(op, "betas[1]", adam.betas[1], 0.0..1.0)?;
-    check_range(op, "eps", adam.eps, 0.0..f64::INFINITY)?;
-    check_range(op, "weight_decay", adam.weight_decay, 0.0..f64::INFINITY)?;
-    if step_idx == 0 {
-        return Err(shape_error(op, "`step_idx` counts from 1, got 0"));
-    }
-    check_len(op, "m", theta.len(), m.len())?;
-    check_len(op, "v", theta.len(), v.len())?;
-    let (coupled, shrink) = match adam.decay {
-        Decay::Coupled => (adam.weight_decay, 1.0),
-        Decay::Decoupled => (0.0, 1.0 - adam.lr * adam.weight_decay),
-    };
-    let [correction1, correction2] = adam.betas.map(|beta| 1.0 - beta.powf(step_idx as f64));
-    let rule = AdamRule {
-        coupled_decay: T::from_f64(coupled),
-        shrink: T::from_f64(shrink),
-        beta1: T::from_f64(adam.betas[0]),
-        one_minus_beta1: T::from_f64(1.0 - adam.betas[0]),
-        beta2: T::from_f64(adam.betas[1]),
-        one_minus_beta2: T::from_f64(1.0 - adam.betas[1]),
-        step_size: T::from_f64(adam.lr / correction1),
-        root_of_correction: T::from_f64(correction2.sqrt()),
-        eps: T::from_f64(adam.eps),
-    };
+    check_adam(op, adam, step_idx, theta.len(), [m.len(), v.len()])?;
+    let rule = AdamRule::new(adam, step_idx);
     let moments = m.host().par_chunks_mut(CHUNK).zip(v.host().par_chunks_mut(CHUNK));
     theta.host().par_chunks_mut(CHUNK).zip(moments).enumerate().for_each(|(idx, (theta, (m, v)))| {
         adam_chunk(rule, gradient.slice(idx * CHUNK..idx * CHUNK + theta.len()), theta, m, v);

@@ -4,6 +4,8 @@
 //! over memory, and the same bits as `spread` followed by the step.
 
 mod adam;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod gradient;
 mod sgd;
 

@@ -63,6 +63,10 @@ pub fn sgd_step<T: Real>(
     velocity: Option<ViewMut<'_, T>>,
 ) -> Result<()> {
     check_len("sgd_step", "gradient", theta.len(), gradient.len())?;
+    on_device!("sgd_step", [gradient, theta, velocity], gpu => {
+        check_sgd("sgd_step", sgd, theta.len(), velocity.as_ref())?;
+        super::cuda::sgd(gpu, sgd, n_steps_before, super::cuda::Gradient::plain(gradient), theta, velocity)
+    });
     run_sgd("sgd_step", sgd, n_steps_before, Gradient::Plain(gradient.host()), theta, velocity)
 }
 
@@ -82,6 +86,11 @@ pub fn spread_sgd_step<T: Real>(
     theta: ViewMut<'_, T>,
     velocity: Option<ViewMut<'_, T>>,
 ) -> Result<()> {
+    on_device!("spread_sgd_step", [gradient, point, theta, velocity], gpu => {
+        let gradient = super::cuda::Gradient::spread("spread_sgd_step", c_k, gradient, point, theta.len())?;
+        check_sgd("spread_sgd_step", sgd, theta.len(), velocity.as_ref())?;
+        super::cuda::sgd(gpu, sgd, n_steps_before, gradient, theta, velocity)
+    });
     let gradient = Gradient::spread("spread_sgd_step", c_k, gradient, point, theta.len())?;
     run_sgd("spread_sgd_step", sgd, n_steps_before, gradient, theta, velocity)
 }
@@ -103,19 +112,7 @@ fn run_sgd<T: Real>(
     theta: ViewMut<'_, T>,
     velocity: Option<ViewMut<'_, T>>,
 ) -> Result<()> {
-    check_range(op, "lr", sgd.lr, 0.0..f64::INFINITY)?;
-    check_range(op, "momentum", sgd.momentum, 0.0..f64::INFINITY)?;
-    check_range(op, "weight_decay", sgd.weight_decay, 0.0..f64::INFINITY)?;
-    if !sgd.dampening.is_finite() {
-        return Err(shape_error(op, format!("`dampening` must be finite, got {}", sgd.dampening)));
-    }
-    if sgd.nesterov == Nesterov::On && (sgd.momentum == 0.0 || sgd.dampening != 0.0) {
-        let reason = format!("`nesterov` needs a momentum and zero dampening, got {} and {}", sgd.momentum, sgd.dampening);
-        return Err(shape_error(op, reason));
-    }
-    if let Some(velocity) = &velocity {
-        check_len(op, "velocity", theta.len(), velocity.len())?;
-    }
+    check_sgd(op, sgd, theta.len(), velocity.as_ref())?;
     let rule = SgdRule {
         lr: T::from_f64(sgd.lr),
         momentum: T::from_f64(sgd.momentum),
@@ -135,9 +132,28 @@ fn run_sgd<T: Real>(
                 momentum_chunk(rule, gradient, theta, velocity);
             }
         }),
-        None => return Err(shape_error(op, format!("a momentum of {} needs a velocity", sgd.momentum))),
+        None => unreachable!("a momentum was checked to have a velocity"),
     }
     Ok(())
+}
+
+/// Fails on hyper-parameters out of range, and on a velocity that is missing or of another length than the row's `n`.
+fn check_sgd<T: Real>(op: &'static str, sgd: &Sgd, n: usize, velocity: Option<&ViewMut<'_, T>>) -> Result<()> {
+    check_range(op, "lr", sgd.lr, 0.0..f64::INFINITY)?;
+    check_range(op, "momentum", sgd.momentum, 0.0..f64::INFINITY)?;
+    check_range(op, "weight_decay", sgd.weight_decay, 0.0..f64::INFINITY)?;
+    if !sgd.dampening.is_finite() {
+        return Err(shape_error(op, format!("`dampening` must be finite, got {}", sgd.dampening)));
+    }
+    if sgd.nesterov == Nesterov::On && (sgd.momentum == 0.0 || sgd.dampening != 0.0) {
+        let reason = format!("`nesterov` needs a momentum and zero dampening, got {} and {}", sgd.momentum, sgd.dampening);
+        return Err(shape_error(op, reason));
+    }
+    match velocity {
+        Some(velocity) => check_len(op, "velocity", n, velocity.len()),
+        None if sgd.momentum != 0.0 => Err(shape_error(op, format!("a momentum of {} needs a velocity", sgd.momentum))),
+        None => Ok(()),
+    }
 }
 
 impl<T: Real> SgdRule<T> {
