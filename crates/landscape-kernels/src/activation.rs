@@ -40,6 +40,11 @@ pub fn relu_forward<T: Real>(x: View<'_, T>, y: ViewMut<'_, T>) -> Result<()> {
     Ok(())
 }
 
+/// x ← max(x, 0): [`relu_forward`] where nobody needs what was there.
+pub fn relu_in_place<T: Real>(x: ViewMut<'_, T>) {
+    for_each_chunk_mut(x.host(), CHUNK, |_, x| relu_in_place_chunk(x));
+}
+
 /// dx = dy where the output `y` was positive, else 0 (so relu'(0) = 0, as in PyTorch).
 ///
 /// # Shapes
@@ -56,6 +61,20 @@ pub fn relu_backward<T: Real>(y: View<'_, T>, dy: View<'_, T>, dx: ViewMut<'_, T
         let range = idx * CHUNK..idx * CHUNK + dx.len();
         relu_gradient_chunk(&y[range.clone()], &dy[range], dx, mode);
     });
+    Ok(())
+}
+
+/// dx ← 0 where the output `y` was not positive: [`relu_backward`] on the gradient that stands in `dx`.
+///
+/// # Shapes
+/// Both of any equal length; `y` is the output of [`relu_forward`].
+///
+/// # Errors
+/// [`crate::Error::Length`] where lengths differ.
+pub fn relu_backward_in_place<T: Real>(y: View<'_, T>, dx: ViewMut<'_, T>) -> Result<()> {
+    check_len("relu_backward", "y", dx.len(), y.len())?;
+    let y = y.host();
+    for_each_chunk_mut(dx.host(), CHUNK, |idx, dx| relu_gate_chunk(&y[idx * CHUNK..][..dx.len()], dx));
     Ok(())
 }
 
@@ -145,6 +164,22 @@ multiversion! {
     fn relu_chunk<T>(x: &[T], y: &mut [T]) {
         for (y, &x) in y.iter_mut().zip(x) {
             *y = if x <= T::ZERO { T::ZERO } else { x };
+        }
+    }
+}
+
+multiversion! {
+    fn relu_in_place_chunk<T>(x: &mut [T]) {
+        for x in x {
+            *x = if *x <= T::ZERO { T::ZERO } else { *x };
+        }
+    }
+}
+
+multiversion! {
+    fn relu_gate_chunk<T>(y: &[T], dx: &mut [T]) {
+        for (dx, &y) in dx.iter_mut().zip(y) {
+            *dx = if y <= T::ZERO { T::ZERO } else { *dx };
         }
     }
 }
@@ -246,6 +281,11 @@ mod tests {
         let (dy, start) = (values::<T>(n, seed + 1), values::<T>(n, seed + 2));
         let y = relu(&x);
         assert_eq!(bits(&y), bits(&naive::relu(&x)));
+        let (mut in_place, mut gated) = (x.clone(), dy.clone());
+        relu_in_place((&mut in_place).into());
+        relu_backward_in_place((&y).into(), (&mut gated).into()).expect("lengths agree");
+        let expected = [bits(&y), bits(&relu_back(&y, &dy, &start, Accumulate::Overwrite))];
+        assert_eq!([bits(&in_place), bits(&gated)], expected);
         for mode in MODES {
             assert_eq!(bits(&relu_back(&y, &dy, &start, mode)), bits(&naive::relu_backward(&x, &dy, &start, mode)));
         }

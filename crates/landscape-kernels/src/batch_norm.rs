@@ -13,6 +13,10 @@ use crate::parallel::{CHUNK, for_each_chunk_mut};
 use crate::reduce::{gradient_moments, rows_per_wide_row, shifted_moments, tile};
 use crate::simd::multiversion;
 
+mod fused;
+
+pub use fused::{Incoming, Through, backward_input, backward_parameters, gate_and_sum, normalize_fused};
+
 const OP: &str = "batch_norm";
 
 /// The sizes of a batch normalisation.
@@ -184,13 +188,6 @@ pub fn backward_stored<T: Real>(
     mode: Accumulate,
 ) -> Result<()> {
     backward(shape, Through::Stored, x, mean, var, eps, weight, dy, dx, dx_mode, dweight, dbias, mode)
-}
-
-/// Whether the statistics depend on the input.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Through {
-    Batch,
-    Stored,
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -72,14 +72,23 @@ pub fn backward<T: Real>(mask: &DropoutMask, dy: View<'_, T>, dx: ViewMut<'_, T>
     apply("dropout::backward", mask, dy, dx, mode)
 }
 
+/// x ← x/(1 − p) where kept, else 0: [`forward`] and [`backward`] alike, where nobody needs what was there.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if p is not in [0, 1].
+pub fn in_place<T: Real>(mask: &DropoutMask, x: ViewMut<'_, T>) -> Result<()> {
+    let scale = factor("dropout::in_place", mask)?;
+    let [state, first_idx, threshold] = mask.words();
+    for_each_chunk_mut(x.host(), CHUNK, |idx, x| {
+        mask_chunk_in_place(state, first_idx.wrapping_add((idx * CHUNK) as u64), threshold, scale, x);
+    });
+    Ok(())
+}
+
 fn apply<T: Real>(op: &'static str, mask: &DropoutMask, x: View<'_, T>, y: ViewMut<'_, T>, mode: Accumulate) -> Result<()> {
-    if !(0.0..=1.0).contains(&mask.p) {
-        return Err(shape_error(op, format!("`p` must be at least 0 and at most 1, got {}", mask.p)));
-    }
+    let scale = factor(op, mask)?;
     on_device!(op, [x, y], gpu => cuda::apply(gpu, mask, x, y, mode));
     let [state, first_idx, threshold] = mask.words();
-    // With p = 1 nothing is kept and the scale is never used.
-    let scale = T::from_f64(1.0 / (1.0 - mask.p));
     let x = x.host();
     for_each_chunk_mut(y.host(), CHUNK, |idx, y| {
         let start = idx * CHUNK;
@@ -87,6 +96,14 @@ fn apply<T: Real>(op: &'static str, mask: &DropoutMask, x: View<'_, T>, y: ViewM
         mask_chunk(state, first, threshold, scale, &x[start..start + y.len()], y, mode);
     });
     Ok(())
+}
+
+/// What is kept is multiplied with this; with p = 1 nothing is kept and it is never used.
+fn factor<T: Real>(op: &'static str, mask: &DropoutMask) -> Result<T> {
+    if !(0.0..=1.0).contains(&mask.p) {
+        return Err(shape_error(op, format!("`p` must be at least 0 and at most 1, got {}", mask.p)));
+    }
+    Ok(T::from_f64(1.0 / (1.0 - mask.p)))
 }
 
 /// SplitMix64's increment: 2⁶⁴ divided by the golden ratio.
@@ -110,6 +127,16 @@ multiversion! {
                 Accumulate::Overwrite => kept,
                 Accumulate::Add => *y + kept,
             };
+        }
+    }
+}
+
+multiversion! {
+    fn mask_chunk_in_place<T>(state: u64, first: u64, threshold: u64, scale: T, x: &mut [T]) {
+        let mut counter = state.wrapping_add(first.wrapping_mul(INCREMENT));
+        for x in x {
+            counter = counter.wrapping_add(INCREMENT);
+            *x = if mix(counter) >> 11 >= threshold { scale * *x } else { T::ZERO };
         }
     }
 }
@@ -138,6 +165,9 @@ mod tests {
         assert_eq!(bits(&run(mask, &x)), bits(&naive::apply(mask, &x, None)));
         assert_eq!(bits(&run_back(mask, &x, &start, Accumulate::Overwrite)), bits(&naive::apply(mask, &x, None)));
         assert_eq!(bits(&run_back(mask, &x, &start, Accumulate::Add)), bits(&naive::apply(mask, &x, Some(&start))));
+        let mut y = x.clone();
+        in_place(mask, (&mut y).into()).expect("p is a probability");
+        assert_eq!(bits(&y), bits(&naive::apply(mask, &x, None)));
     }
 
     proptest! {

@@ -27,7 +27,7 @@ mod naive;
 pub mod gemm;
 pub mod parallel;
 pub mod simd;
-mod reduce;
+pub mod reduce;
 
 pub mod linear;
 pub mod conv2d;

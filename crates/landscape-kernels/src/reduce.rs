@@ -6,7 +6,8 @@
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 
-use crate::memory::Real;
+use crate::error::{Result, check_len};
+use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::parallel::{map_splits, n_splits};
 use crate::simd::multiversion;
 
@@ -27,6 +28,21 @@ pub(crate) fn tile<T: Copy>(values: &[T], times: usize) -> Vec<T> {
         out.extend_from_slice(values);
     }
     out
+}
+
+/// Writes sums that were taken in double precision, or adds them.
+///
+/// # Errors
+/// [`crate::Error::Length`] where lengths differ.
+pub fn store_sums<T: Real>(sums: View<'_, f64>, into: ViewMut<'_, T>, mode: Accumulate) -> Result<()> {
+    check_len("store_sums", "sums", into.len(), sums.len())?;
+    for (out, &sum) in into.host().iter_mut().zip(sums.host()) {
+        *out = match mode {
+            Accumulate::Overwrite => T::from_f64(sum),
+            Accumulate::Add => *out + T::from_f64(sum),
+        };
+    }
+    Ok(())
 }
 
 /// Column sums Σ_i x_ij.

@@ -38,13 +38,18 @@ pub(crate) struct Arena<T> {
     pub scratch: Memory<T>,
     /// The packed weight gradient of one convolution.
     pub packed_gradient: Memory<T>,
+    /// Per step of the training plan, the sums of its gradient and of the products with what its batch norm read.
+    pub sums: Vec<[Memory<f64>; 2]>,
+    /// As many zeros as any layer has channels.
+    pub zeros: Memory<T>,
 }
 
 impl<T: Real> Arena<T> {
     /// Nothing yet.
     pub fn new(device: &Device) -> Self {
         let slots = Slots { device: device.clone(), memories: Vec::new() };
-        Arena { slots, argmax: Vec::new(), scratch: Memory::zeros(device, 0), packed_gradient: Memory::zeros(device, 0) }
+        let nothing = || Memory::zeros(device, 0);
+        Arena { slots, argmax: Vec::new(), scratch: nothing(), packed_gradient: nothing(), sums: Vec::new(), zeros: nothing() }
     }
 
     /// Makes room for `n_examples` in a plan's memories; what they held is lost where they grow.
@@ -65,15 +70,29 @@ impl<T: Real> Arena<T> {
         grow(&mut self.scratch, device, scratch_len);
     }
 
-    /// Bytes that [`Arena::grow`] comes to hold.
-    pub fn bytes_for(plan: &Plan, n_examples: usize, scratch_len: usize) -> usize {
-        let per_example = plan.slot_sizes.iter().sum::<usize>() * size_of::<T>() + plan.argmax_sizes.iter().sum::<usize>() * size_of::<u32>();
+    /// Bytes that [`Arena::grow`] comes to hold after all of `plans`, which use the same slots in turn.
+    pub fn bytes_for(plans: &[&Plan], n_examples: usize, scratch_len: usize) -> usize {
+        let largest = |sizes: fn(&Plan) -> &[usize]| -> usize {
+            let n_slots = plans.iter().map(|plan| sizes(plan).len()).max().unwrap_or(0);
+            (0..n_slots).map(|slot| plans.iter().filter_map(|plan| sizes(plan).get(slot)).max().unwrap_or(&0)).sum()
+        };
+        let per_example = largest(|plan| &plan.slot_sizes) * size_of::<T>() + largest(|plan| &plan.argmax_sizes) * size_of::<u32>();
         per_example.saturating_mul(n_examples).saturating_add(scratch_len * size_of::<T>())
     }
 
     /// Makes room for the packed gradient of the longest convolution weight.
     pub fn grow_packed_gradient(&mut self, len: usize) {
         grow(&mut self.packed_gradient, &self.slots.device, len);
+    }
+
+    /// Makes room for the sums of each step, given its channels, where it has any.
+    pub fn grow_sums(&mut self, channels: impl Iterator<Item = usize>) {
+        if self.sums.is_empty() {
+            let device = self.slots.device.clone();
+            self.sums = channels.map(|channels| [(); 2].map(|()| Memory::zeros(&device, channels))).collect();
+            let longest = self.sums.iter().map(|[sums, _]| sums.len()).max().unwrap_or(0);
+            self.zeros = Memory::zeros(&device, longest);
+        }
     }
 
     /// Bytes that are held.

@@ -69,3 +69,9 @@ pub(crate) fn dropout_mask(step: &Step, p: f64, dropout_seed: Option<u64>) -> Op
 pub(crate) fn concat_widths(program: &Program, step: &Step) -> Vec<usize> {
     step.inputs.iter().map(|&input| program.steps[input].shape[0]).collect()
 }
+
+/// Whether a flatten moves nothing: channels last and channels first are the same for images of one pixel or one channel.
+pub(crate) fn is_plain_flatten(program: &Program, step: &Step) -> bool {
+    let [c, h, w] = input_shape(program, step);
+    c == 1 || h * w == 1
+}

@@ -1,4 +1,4 @@
-//! One node in reverse.
+//! One step in reverse.
 
 use crate::arena::{Arena, Slots};
 use crate::attributes::{
@@ -6,12 +6,15 @@ use crate::attributes::{
 };
 use crate::error::Result;
 use crate::forward::Run;
+use crate::fuse::{FusedStep, Work};
 use crate::norm::Norms;
 use crate::plan::GradientWrite;
 use crate::step::Step;
 use landscape_core::{Flat, Norm};
 use landscape_graph::Op;
-use landscape_kernels::{Accumulate, Real, View, ViewMut, activation, batch_norm, conv2d, dropout, linear, pool, shape};
+use landscape_kernels::batch_norm::{Incoming, Through};
+use landscape_kernels::conv2d::{Activation, Gate, GradientEpilogue, Prologue};
+use landscape_kernels::{Accumulate, Memory, Real, View, ViewMut, activation, batch_norm, conv2d, dropout, linear, pool, reduce, shape};
 
 /// Where the gradients of the parameters go.
 pub(crate) struct Target<'a, T> {
@@ -44,54 +47,219 @@ impl<T: Real> Run<'_, T> {
         slots.view(self.plan.gradient[node].expect("the plan gives every node that learns a gradient"), self.len(node))
     }
 
-    /// Goes back through node `idx`, whose readers have been gone back through.
+    /// Goes back through step `idx` of the plan, whose readers have been gone back through.
     pub fn backward(&self, idx: usize, norm: Norm, norms: &Norms<T>, target: &mut Target<'_, T>, arena: &mut Arena<T>) -> Result<()> {
-        let step = &self.program.steps[idx];
-        if !self.plan.learns[idx] {
+        let fused = &self.plan.steps[idx];
+        let step = &self.program.steps[fused.node];
+        if !self.plan.learns[fused.out] {
             return Ok(());
         }
-        if let Op::BatchNorm { eps, .. } = step.op {
-            return self.normalize_backward(idx, eps, norm, norms, target, arena);
+        match (fused.work, &step.op) {
+            (Work::Node, &Op::BatchNorm { eps, .. }) => return self.normalize_backward(idx, eps, norm, norms, target, arena),
+            (Work::Norm | Work::Lazy, &Op::BatchNorm { eps, .. }) => return self.norm_backward(idx, eps, norm, norms, target, arena),
+            _ => {}
+        }
+        if fused.activation == Activation::Relu && !self.plan.finished[idx] {
+            self.gate(fused, arena)?;
         }
         if step.has_parameters() {
-            self.weight_gradient(idx, target, arena)?;
+            self.weight_gradient(idx, norms, target, arena)?;
         }
-        for (input_idx, write) in self.plan.writes[idx].iter().enumerate() {
-            if let &GradientWrite::Compute(mode) = write {
-                let slot = self.plan.gradient[step.inputs[input_idx]].expect("a gradient that is written has a slot");
-                let mut memory = arena.slots.take(slot);
-                let dx = memory.view_mut().slice(0..self.len(step.inputs[input_idx]));
-                self.input_gradient(idx, input_idx, dx, mode, arena)?;
-                arena.slots.put(slot, memory);
+        for (input_idx, &write) in self.plan.writes[idx].iter().enumerate() {
+            match write {
+                GradientWrite::Skip | GradientWrite::Shared => {}
+                GradientWrite::InPlace => self.input_gradient_in_place(fused, arena)?,
+                GradientWrite::Compute(mode) => {
+                    let slot = self.plan.gradient[step.inputs[input_idx]].expect("a gradient that is written has a slot");
+                    let mut memory = arena.slots.take(slot);
+                    let dx = memory.view_mut().slice(0..self.len(step.inputs[input_idx]));
+                    match self.plan.finishes[idx] {
+                        Some(finished) => self.finished_input_gradient(idx, finished, norms, dx, mode, arena)?,
+                        None => self.input_gradient(fused, input_idx, dx, mode, arena)?,
+                    }
+                    arena.slots.put(slot, memory);
+                }
             }
         }
         Ok(())
     }
 
-    /// The gradient of a linear layer's or a convolution's parameters.
-    fn weight_gradient(&self, idx: usize, target: &mut Target<'_, T>, arena: &mut Arena<T>) -> Result<()> {
-        let step = &self.program.steps[idx];
-        let Arena { slots, scratch, packed_gradient, .. } = arena;
-        let (x, dy, mode) = (self.activation(slots, step.inputs[0]), self.gradient(slots, idx), target.mode);
+    /// Lets the gradient of a step's result through where its relu did.
+    fn gate(&self, fused: &FusedStep, arena: &mut Arena<T>) -> Result<()> {
+        let slot = self.plan.gradient[fused.out].expect("the plan gives every node that learns a gradient");
+        let mut memory = arena.slots.take(slot);
+        let dy = memory.view_mut().slice(0..self.len(fused.out));
+        activation::relu_backward_in_place(self.activation(&arena.slots, fused.out), dy)?;
+        arena.slots.put(slot, memory);
+        Ok(())
+    }
+
+    /// What ends the gradient of a step's result: its gate, and its sums.
+    fn epilogue<'s>(
+        &'s self,
+        idx: usize,
+        norms: &'s Norms<T>,
+        slots: &'s Slots<T>,
+        zeros: &'s Memory<T>,
+        [sums, products]: &'s mut [Memory<f64>; 2],
+    ) -> GradientEpilogue<'s, T> {
+        let fused = &self.plan.steps[idx];
+        let y = || self.activation(slots, fused.out);
+        let gate = match (fused.work, fused.activation) {
+            (_, Activation::None) => Gate::Open,
+            (Work::Lazy, Activation::Relu) => {
+                let Prologue { scale, shift, .. } = self.prologue(fused, norms);
+                Gate::Normalized { scale, shift }
+            }
+            (_, Activation::Relu) => Gate::Stored { y: y() },
+        };
+        let (x, mean) = match fused.work {
+            Work::Norm | Work::Lazy => {
+                let step = &self.program.steps[fused.node];
+                let x = self.activation(slots, step.inputs[0]);
+                (x, norms.used(step.norm_idx.expect("every batch norm has a number")).0)
+            }
+            // Only the sums are wanted: they are the gradient of the bias.
+            _ => (y(), zeros.view().slice(0..sums.len())),
+        };
+        GradientEpilogue { x, mean, gate, sums: sums.view_mut(), products: products.view_mut() }
+    }
+
+    /// The input gradient of a convolution that ends with the gate and the sums of the step before it.
+    fn finished_input_gradient(
+        &self,
+        idx: usize,
+        finished: usize,
+        norms: &Norms<T>,
+        dx: ViewMut<'_, T>,
+        mode: Accumulate,
+        arena: &mut Arena<T>,
+    ) -> Result<()> {
+        let fused = &self.plan.steps[idx];
+        let shape = conv2d_shape(self.program, &self.program.steps[fused.node], self.n).expect("only convolutions finish gradients");
+        let dy = self.gradient(&arena.slots, fused.out);
+        let epilogue = self.epilogue(finished, norms, &arena.slots, &arena.zeros, &mut arena.sums[finished]);
+        let packed = self.weights.packed(fused.node);
+        Ok(conv2d::backward_input_fused(&shape, packed, dy, dx, mode, Some(epilogue), arena.scratch.view_mut())?)
+    }
+
+    /// Batch norm with its sum and relu, in two passes of which the first may have been done.
+    fn norm_backward(
+        &self,
+        idx: usize,
+        eps: f64,
+        norm: Norm,
+        norms: &Norms<T>,
+        target: &mut Target<'_, T>,
+        arena: &mut Arena<T>,
+    ) -> Result<()> {
+        let fused = &self.plan.steps[idx];
+        let step = &self.program.steps[fused.node];
+        let shape = norm_shape(step, self.n);
+        let (slot, len) = (self.plan.gradient[fused.out].expect("the plan gives every node that learns a gradient"), self.len(fused.out));
+        let mut memory = arena.slots.take(slot);
+        if !self.plan.finished[idx] {
+            let epilogue = self.epilogue(idx, norms, &arena.slots, &arena.zeros, &mut arena.sums[idx]);
+            batch_norm::gate_and_sum(&shape, memory.view_mut().slice(0..len), epilogue)?;
+        }
+        let [sums, products] = &arena.sums[idx];
+        let (sums, products) = (sums.view(), products.view());
+        let (mean, var) = norms.used(step.norm_idx.expect("every batch norm has a number"));
+        let mode = target.mode;
         let (dweight, dbias) = target.of(step);
+        batch_norm::backward_parameters(var, eps, sums, products, dweight, dbias, mode)?;
+        if let (Some(residual), Some(GradientWrite::Compute(mode))) = (fused.residual, self.plan.writes[idx].get(1)) {
+            let slot = self.plan.gradient[residual].expect("a gradient that is written has a slot");
+            let mut into = arena.slots.take(slot);
+            pass_on(memory.view().slice(0..len), into.view_mut().slice(0..len), *mode)?;
+            arena.slots.put(slot, into);
+        }
+        let through = match norm {
+            Norm::Batch => Through::Batch,
+            Norm::Stored => Through::Stored,
+        };
+        let input = step.inputs[0];
+        let weight = self.weights.weight(step);
+        let [sums, products] = &arena.sums[idx];
+        let (sums, products) = (sums.view(), products.view());
+        match self.plan.writes[idx][0] {
+            GradientWrite::Skip => {}
+            GradientWrite::InPlace => {
+                let (x, dx) = (self.activation(&arena.slots, input), memory.view_mut().slice(0..len));
+                batch_norm::backward_input(&shape, through, x, mean, var, eps, weight, sums, products, Incoming::InPlace, dx)?;
+            }
+            GradientWrite::Compute(mode) => {
+                let slot = self.plan.gradient[input].expect("a gradient that is written has a slot");
+                let mut into = arena.slots.take(slot);
+                let (x, dx) = (self.activation(&arena.slots, input), into.view_mut().slice(0..len));
+                let incoming = Incoming::From(memory.view().slice(0..len), mode);
+                batch_norm::backward_input(&shape, through, x, mean, var, eps, weight, sums, products, incoming, dx)?;
+                arena.slots.put(slot, into);
+            }
+            GradientWrite::Shared => unreachable!("a batch norm changes its gradient"),
+        }
+        arena.slots.put(slot, memory);
+        Ok(())
+    }
+
+    /// The gradient of a linear layer's or a convolution's parameters.
+    fn weight_gradient(&self, idx: usize, norms: &Norms<T>, target: &mut Target<'_, T>, arena: &mut Arena<T>) -> Result<()> {
+        let fused = &self.plan.steps[idx];
+        let step = &self.program.steps[fused.node];
+        let Arena { slots, scratch, packed_gradient, sums, .. } = arena;
+        let (x, prologue) = self.read(step.inputs[0], slots, norms);
+        let (dy, mode) = (self.gradient(slots, fused.out), target.mode);
+        let (dweight, mut dbias) = target.of(step);
         let dweight = dweight.expect("a layer with parameters has a weight");
+        if self.plan.finished[idx]
+            && let Some(dbias) = dbias.take()
+        {
+            reduce::store_sums(sums[idx][0].view(), dbias, mode)?;
+        }
         match conv2d_shape(self.program, step, self.n) {
             None => linear::backward_weight(&linear_shape(self.program, step, self.n), x, dy, dweight, dbias, mode)?,
             Some(shape) => {
                 let mut packed = packed_gradient.view_mut().slice(0..shape.weight_len());
-                conv2d::backward_weight(&shape, x, dy, packed.reborrow(), dbias, mode, scratch.view_mut())?;
+                conv2d::backward_weight_fused(&shape, x, prologue, dy, packed.reborrow(), dbias, mode, scratch.view_mut())?;
                 conv2d::unpack_gradient(&shape, packed.view(), dweight, mode)?;
             }
         }
         Ok(())
     }
 
+    /// The gradient of an op that changes it where it stands.
+    fn input_gradient_in_place(&self, fused: &FusedStep, arena: &mut Arena<T>) -> Result<()> {
+        let step = &self.program.steps[fused.node];
+        let slot = self.plan.gradient[fused.out].expect("the plan gives every node that learns a gradient");
+        let mut memory = arena.slots.take(slot);
+        let dx = memory.view_mut().slice(0..self.len(fused.out));
+        match step.op {
+            Op::Relu => activation::relu_backward_in_place(self.activation(&arena.slots, fused.out), dx)?,
+            Op::Dropout { p } => {
+                if let Some(mask) = dropout_mask(step, p, self.dropout_seed) {
+                    dropout::in_place(&mask, dx)?;
+                }
+            }
+            _ => unreachable!("the plan lets no other op work in place"),
+        }
+        arena.slots.put(slot, memory);
+        Ok(())
+    }
+
     /// The gradient of one input, for ops that keep no statistics.
-    fn input_gradient(&self, idx: usize, input_idx: usize, dx: ViewMut<'_, T>, mode: Accumulate, arena: &mut Arena<T>) -> Result<()> {
+    fn input_gradient(
+        &self,
+        fused: &FusedStep,
+        input_idx: usize,
+        dx: ViewMut<'_, T>,
+        mode: Accumulate,
+        arena: &mut Arena<T>,
+    ) -> Result<()> {
+        let idx = fused.node;
         let step = &self.program.steps[idx];
         let Arena { slots, argmax, scratch, .. } = arena;
         let (program, n) = (self.program, self.n);
-        let dy = self.gradient(slots, idx);
+        let dy = self.gradient(slots, fused.out);
         let x = || self.activation(slots, step.inputs[0]);
         match step.op {
             Op::Input | Op::BatchNorm { .. } => unreachable!("gone back through apart"),
@@ -101,7 +269,7 @@ impl<T: Real> Run<'_, T> {
             }
             Op::Conv2d { .. } => {
                 let shape = conv2d_shape(program, step, n).expect("the op is a convolution");
-                conv2d::backward_input(&shape, self.weights.packed.view(idx), dy, dx, mode, scratch.view_mut())?;
+                conv2d::backward_input(&shape, self.weights.packed(idx), dy, dx, mode, scratch.view_mut())?;
             }
             Op::Relu => activation::relu_backward(self.activation(slots, idx), dy, dx, mode)?,
             Op::Gelu { approximate } => activation::gelu_backward(gelu(approximate), x(), dy, dx, mode)?,
@@ -142,7 +310,7 @@ impl<T: Real> Run<'_, T> {
         target: &mut Target<'_, T>,
         arena: &mut Arena<T>,
     ) -> Result<()> {
-        let step = &self.program.steps[idx];
+        let step = &self.program.steps[self.plan.steps[idx].node];
         let input = step.inputs[0];
         let (mean, var) = norms.used(step.norm_idx.expect("every batch norm has a number"));
         let mode = target.mode;
@@ -153,7 +321,7 @@ impl<T: Real> Run<'_, T> {
         let slot = self.plan.gradient[input].expect("a gradient that is written has a slot");
         let mut memory = arena.slots.take(slot);
         let dx = memory.view_mut().slice(0..self.len(input));
-        let (x, dy) = (self.activation(&arena.slots, input), self.gradient(&arena.slots, idx));
+        let (x, dy) = (self.activation(&arena.slots, input), self.gradient(&arena.slots, self.plan.steps[idx].node));
         let backward = match norm {
             Norm::Batch => batch_norm::backward_batch,
             Norm::Stored => batch_norm::backward_stored,

@@ -5,9 +5,10 @@ use crate::attributes::conv2d_shape;
 use crate::backward::Target;
 use crate::error::{Error, Result};
 use crate::forward::Run;
+use crate::fuse::Work;
 use crate::norm::{NormRule, Norms, Report};
 use crate::pack::Weights;
-use crate::plan::Plan;
+use crate::plan::{Plan, Plans};
 use crate::refresh::Moments;
 use crate::step::Program;
 use crate::tap::{Activation, Flow, Taps};
@@ -22,14 +23,15 @@ struct Shared {
     graph: Arc<Graph>,
     layout: Arc<ParamLayout>,
     program: Program,
-    evaluation: Plan,
-    training: Plan,
+    plans: Plans,
 }
 
 /// Which plan a pass runs by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
+    Plain,
     Evaluation,
+    Statistics,
     Training,
 }
 
@@ -108,15 +110,17 @@ impl<T: Real> Executor<T> {
     /// # Errors
     /// [`Error::Output`] if the graph ends in an image.
     pub fn new(graph: Arc<Graph>, device: &Device) -> Result<Self> {
-        Self::with_plans(graph, device, [Plan::evaluation, Plan::training])
+        // Elsewhere the ops are there one by one.
+        let plans = if *device == Device::Cpu { Plans::fused } else { Plans::unfused };
+        Self::with_plans(graph, device, plans)
     }
 
-    /// An executor with plans for evaluation and training.
-    pub(crate) fn with_plans(graph: Arc<Graph>, device: &Device, plans: [fn(&Program) -> Plan; 2]) -> Result<Self> {
+    /// An executor with plans of the caller's.
+    pub(crate) fn with_plans(graph: Arc<Graph>, device: &Device, plans: fn(&Program) -> Plans) -> Result<Self> {
         let layout = Arc::new(ParamLayout::of_graph(&graph)?);
         let buffers = Buffers::of_graph(&graph)?;
         let program = Program::new(&graph, &layout, &buffers)?;
-        let [evaluation, training] = plans.map(|plan| plan(&program));
+        let plans = plans(&program);
         Ok(Executor {
             device: device.clone(),
             weights: Weights::new(&program, &layout, device),
@@ -124,7 +128,7 @@ impl<T: Real> Executor<T> {
             statistics: Statistics::Fresh,
             arena: Arena::new(device),
             done: None,
-            shared: Arc::new(Shared { graph, layout, program, evaluation, training }),
+            shared: Arc::new(Shared { graph, layout, program, plans }),
         })
     }
 
@@ -168,7 +172,8 @@ impl<T: Real> Executor<T> {
     pub fn load(&mut self, point: &Flat<T>) -> Result<()> {
         self.layout().check_same("the network", point.layout(), "the point")?;
         self.weights.flat.view_mut().copy_from(point.view())?;
-        self.moved()
+        self.moved();
+        Ok(())
     }
 
     /// Goes to Σ_k c_k θ_k; statistics become stale if the graph has batch norm.
@@ -178,13 +183,14 @@ impl<T: Real> Executor<T> {
     pub fn move_to(&mut self, points: &ControlPoints<T>, c: &Coefficients) -> Result<()> {
         self.layout().check_same("the network", points.layout(), "the control points")?;
         points.blend_into(c, &mut self.weights.flat)?;
-        self.moved()
+        self.moved();
+        Ok(())
     }
 
-    fn moved(&mut self) -> Result<()> {
+    fn moved(&mut self) {
         self.statistics = if self.shared.program.norms.is_empty() { Statistics::Fresh } else { Statistics::Stale };
         self.done = None;
-        self.weights.pack(&self.shared.program)
+        self.weights.moved();
     }
 
     /// The statistics buffers.
@@ -198,7 +204,7 @@ impl<T: Real> Executor<T> {
     /// If their layout is another.
     pub fn set_buffers(&mut self, buffers: &Buffers) -> Result<()> {
         self.buffers().layout().check_same("the network", buffers.layout(), "the buffers")?;
-        self.norms.set_buffers(buffers);
+        self.norms_mut().set_buffers(buffers);
         self.statistics = Statistics::Fresh;
         Ok(())
     }
@@ -209,12 +215,14 @@ impl<T: Real> Executor<T> {
 
     /// Writes refreshed statistics into the buffers.
     pub(crate) fn store_statistics<'m>(&mut self, statistics: impl Iterator<Item = (usize, &'m Moments)>, n_batches: usize) {
+        self.weights.statistics_changed();
         for (norm_idx, moments) in statistics {
             self.norms.store(&self.shared.program.norms[norm_idx], &moments.mean, &moments.var, n_batches);
         }
     }
 
     pub(crate) fn norms_mut(&mut self) -> &mut Norms<T> {
+        self.weights.statistics_changed();
         &mut self.norms
     }
 
@@ -227,10 +235,12 @@ impl<T: Real> Executor<T> {
         self.arena.size_bytes()
     }
 
-    /// Bytes that a fork of it takes to evaluate batches of `n` examples: weights, activations and scratch memory.
+    /// Bytes that a fork of it takes to refresh and evaluate with batches of `n` examples: weights, activations and scratch memory.
     pub fn evaluation_bytes(&self, n: usize) -> usize {
-        let shared = &self.shared;
-        self.weights.size_bytes().saturating_add(Arena::<T>::bytes_for(&shared.evaluation, n, shared.scratch_len(n)))
+        let plans = [Mode::Evaluation, Mode::Statistics].map(|mode| self.shared.plan(mode));
+        let scratch_len = plans.iter().map(|plan| scratch_len(&self.shared.program, plan, n)).max().unwrap_or(0);
+        let scratch_len = scratch_len.saturating_add(self.weights.longest_packed());
+        self.weights.size_bytes().saturating_add(Arena::<T>::bytes_for(&plans, n, scratch_len))
     }
 
     /// Runs `n` examples and keeps what [`Executor::backward`] needs.
@@ -254,7 +264,8 @@ impl<T: Real> Executor<T> {
     /// # Errors
     /// As [`Executor::forward`].
     pub fn evaluate(&mut self, inputs: &[T], n: usize, pass: Pass) -> Result<()> {
-        self.pass(Mode::Evaluation, inputs, n, pass, None)?;
+        let mode = if pass.norm == Norm::Stored { Mode::Evaluation } else { Mode::Statistics };
+        self.pass(mode, inputs, n, pass, None)?;
         Ok(())
     }
 
@@ -266,7 +277,7 @@ impl<T: Real> Executor<T> {
         if let Some(node) = taps.nodes().find(|node| self.shared.graph.find(node).is_none()) {
             return Err(Error::NoSuchNode { node: node.to_owned() });
         }
-        self.pass(Mode::Evaluation, inputs, n, pass, Some(taps))
+        self.pass(Mode::Plain, inputs, n, pass, Some(taps))
     }
 
     fn pass(&mut self, mode: Mode, inputs: &[T], n: usize, pass: Pass, taps: Option<&mut Taps<'_, T>>) -> Result<Flow> {
@@ -285,7 +296,7 @@ impl<T: Real> Executor<T> {
 
     /// Runs nodes without keeping anything for the way back, under full control.
     pub(crate) fn run_controlled(&mut self, inputs: &[T], n: usize, control: Control<'_, '_, '_, T>) -> Result<()> {
-        self.run(Mode::Evaluation, inputs, n, None, control)?;
+        self.run(Mode::Statistics, inputs, n, None, control)?;
         Ok(())
     }
 
@@ -295,25 +306,32 @@ impl<T: Real> Executor<T> {
         let shared = self.shared.clone();
         let program = &shared.program;
         let plan = shared.plan(mode);
-        self.arena.grow(plan, n, shared.scratch_len(n));
+        self.arena.grow(plan, n, scratch_len(program, plan, n));
+        self.arena.grow_packed_gradient(self.weights.longest_packed());
+        self.weights.prepare(program, &plan.steps, &self.norms, &mut self.arena.packed_gradient)?;
+        if control.taps.is_none() && mode == Mode::Training {
+            // Running statistics move.
+            self.weights.statistics_changed();
+        }
         let run = Run { program, plan, weights: &self.weights, n, dropout_seed };
-        for (idx, step) in program.steps.iter().enumerate() {
-            if control.needed.is_some_and(|needed| !needed[idx]) {
+        for (idx, fused) in plan.steps.iter().enumerate() {
+            if control.needed.is_some_and(|needed| !needed[fused.node]) {
                 continue;
             }
-            if idx == 0 {
-                let [c, h, w] = step.shape;
+            if fused.node == 0 {
+                let [c, h, w] = program.steps[0].shape;
                 let mut memory = self.arena.slots.take(plan.activation[0]);
                 shape::nchw_to_nhwc(n, c, h, w, inputs.into(), memory.view_mut().slice(0..inputs.len()))?;
                 self.arena.slots.put(plan.activation[0], memory);
             } else {
-                let rule = step.norm_idx.map_or(NormRule::Stored, control.rule);
-                run.forward(idx, &mut self.norms, rule, control.report, &mut self.arena)?;
+                run.forward(idx, &mut self.norms, control.rule, control.report, control.needed, &mut self.arena)?;
             }
+            let step = &program.steps[fused.out];
             if let Some(taps) = control.taps.as_mut().filter(|taps| taps.has(&step.name)) {
-                let mut memory = self.arena.slots.take(plan.activation[idx]);
+                let slot = plan.activation[fused.out];
+                let mut memory = self.arena.slots.take(slot);
                 let flow = taps.see(&mut Activation::new(&step.name, n, step.shape, &mut memory));
-                self.arena.slots.put(plan.activation[idx], memory);
+                self.arena.slots.put(slot, memory);
                 if flow? == Flow::Stop {
                     return Ok(Flow::Stop);
                 }
@@ -368,7 +386,7 @@ impl<T: Real> Executor<T> {
         self.layout().check_same("the network", into.layout(), "the gradient")?;
         self.done = Some(Done { mode: Mode::Training, n, pass, way_back: WayBack::Closed });
         let shared = self.shared.clone();
-        let plan = &shared.training;
+        let plan = &shared.plans.training;
         let last = shared.program.steps.len() - 1;
         let run = Run { program: &shared.program, plan, weights: &self.weights, n, dropout_seed: pass.dropout_seed };
         let Some(slot) = plan.gradient[last] else {
@@ -376,13 +394,17 @@ impl<T: Real> Executor<T> {
             let mut memory = landscape_kernels::Memory::zeros(&self.device, run.len(last));
             return seed(run.activation(&self.arena.slots, last), memory.view_mut());
         };
-        self.arena.grow_packed_gradient(self.weights.packed.longest());
+        let sums_len = |idx: usize| match (plan.steps[idx].work, plan.finished[idx]) {
+            (Work::Norm | Work::Lazy, _) | (_, true) => shared.program.steps[plan.steps[idx].node].shape[0],
+            _ => 0,
+        };
+        self.arena.grow_sums((0..plan.steps.len()).map(sums_len));
         let mut memory = self.arena.slots.take(slot);
         let result = seed(run.activation(&self.arena.slots, last), memory.view_mut().slice(0..run.len(last)));
         self.arena.slots.put(slot, memory);
         let result = result?;
         let mut target = Target { into, mode };
-        for idx in (0..=last).rev() {
+        for idx in (0..plan.steps.len()).rev() {
             run.backward(idx, pass.norm, &self.norms, &mut target, &mut self.arena)?;
         }
         Ok(result)
@@ -392,14 +414,20 @@ impl<T: Real> Executor<T> {
 impl Shared {
     fn plan(&self, mode: Mode) -> &Plan {
         match mode {
-            Mode::Evaluation => &self.evaluation,
-            Mode::Training => &self.training,
+            Mode::Plain => &self.plans.plain,
+            Mode::Evaluation => &self.plans.evaluation,
+            Mode::Statistics => &self.plans.statistics,
+            Mode::Training => &self.plans.training,
         }
     }
+}
 
-    /// The scratch memory that the neediest convolution asks for.
-    fn scratch_len(&self, n: usize) -> usize {
-        let lens = self.program.steps.iter().filter_map(|step| conv2d_shape(&self.program, step, n)).map(|s| s.scratch_len());
-        lens.max().unwrap_or(0)
-    }
+/// The scratch memory that the neediest convolution of a plan asks for.
+fn scratch_len(program: &Program, plan: &Plan, n: usize) -> usize {
+    let lens = plan.steps.iter().filter_map(|fused| {
+        let step = &program.steps[fused.node];
+        let shape = conv2d_shape(program, step, n)?;
+        Some(if plan.lazy[step.inputs[0]].is_some() { shape.fused_scratch_len() } else { shape.scratch_len() })
+    });
+    lens.max().unwrap_or(0)
 }

@@ -1,15 +1,17 @@
-//! One node forward.
+//! One step forward.
 
 use crate::arena::{Arena, Slots};
 use crate::attributes::{
     adaptive_shape, average_padding, concat_widths, conv2d_shape, dropout_mask, gelu, input_shape, linear_shape, norm_shape, pool_shape,
 };
 use crate::error::Result;
+use crate::fuse::{FusedStep, Work};
 use crate::norm::{NormRule, Norms, Report, check_rows};
 use crate::pack::Weights;
 use crate::plan::Plan;
 use crate::step::{Program, Step};
 use landscape_graph::Op;
+use landscape_kernels::conv2d::{Activation, Epilogue, Prologue};
 use landscape_kernels::{Real, View, ViewMut, activation, batch_norm, conv2d, dropout, linear, pool, shape};
 
 /// What a forward or reverse run has at hand, apart from the memory it writes to.
@@ -35,21 +37,136 @@ impl<T: Real> Run<'_, T> {
         slots.view(self.plan.activation[node], self.len(node))
     }
 
-    /// Runs node `idx`, whose inputs have run.
-    pub fn forward(&self, idx: usize, norms: &mut Norms<T>, rule: NormRule, report: Report<'_, '_, T>, arena: &mut Arena<T>) -> Result<()> {
-        let step = &self.program.steps[idx];
-        let mut memory = arena.slots.take(self.plan.activation[idx]);
-        let y = memory.view_mut().slice(0..self.len(idx));
-        match step.op {
-            // The executor writes it.
-            Op::Input => {}
-            Op::BatchNorm { eps, .. } => {
-                let x = self.activation(&arena.slots, step.inputs[0]);
-                self.normalize(step, eps, x, y, norms, rule, report)?;
-            }
-            _ => self.compute(idx, step, y, arena)?,
+    /// Runs step `idx` of the plan, whose inputs have run; `needed` says which nodes run, if not all do.
+    pub fn forward(
+        &self,
+        idx: usize,
+        norms: &mut Norms<T>,
+        rule: &dyn Fn(usize) -> NormRule,
+        report: Report<'_, '_, T>,
+        needed: Option<&[bool]>,
+        arena: &mut Arena<T>,
+    ) -> Result<()> {
+        let fused = &self.plan.steps[idx];
+        let step = &self.program.steps[fused.node];
+        if fused.work == Work::Lazy {
+            self.settle(fused, norms, rule, report, arena)?;
+            return Ok(());
         }
-        arena.slots.put(self.plan.activation[idx], memory);
+        let slot = self.plan.activation[fused.out];
+        let mut memory = arena.slots.take(slot);
+        let y = memory.view_mut().slice(0..self.len(fused.out));
+        match (fused.work, &step.op) {
+            // The executor writes it.
+            (_, Op::Input) => {}
+            (Work::Node, Op::BatchNorm { eps, .. }) => {
+                if self.settle(fused, norms, rule, report, arena)? == Settled::Go {
+                    let (mean, var) = norms.used(step.norm_idx.expect("every batch norm has a number"));
+                    let (weight, bias) = (self.weights.weight(step), self.weights.bias(step));
+                    let x = self.activation(&arena.slots, step.inputs[0]);
+                    batch_norm::normalize(&norm_shape(step, self.n), x, mean, var, *eps, weight, bias, y)?;
+                }
+            }
+            (Work::Norm, _) => {
+                let go = self.settle(fused, norms, rule, report, arena)? == Settled::Go;
+                // A refresh ends with the statistics of the last batch norm.
+                if go && needed.is_none_or(|needed| self.is_read(fused.out, needed)) {
+                    let norm = self.prologue(fused, norms);
+                    let residual = fused.residual.map(|node| self.activation(&arena.slots, node));
+                    let x = self.activation(&arena.slots, step.inputs[0]);
+                    batch_norm::normalize_fused(&norm_shape(step, self.n), x, &norm, residual, y)?;
+                }
+            }
+            (Work::Node, _) if self.is_in_place(fused) => self.compute_in_place(step, y, arena)?,
+            (Work::Node, _) => self.compute(fused.node, step, y, arena)?,
+            _ => self.multiply(fused, step, y, norms, rule, arena)?,
+        }
+        arena.slots.put(slot, memory);
+        Ok(())
+    }
+
+    /// Whether a node that runs reads the result of `node`.
+    fn is_read(&self, node: usize, needed: &[bool]) -> bool {
+        self.program.steps.iter().zip(needed).any(|(step, needed)| *needed && step.inputs.contains(&node))
+    }
+
+    /// Whether the result stands where the first input stood.
+    fn is_in_place(&self, fused: &FusedStep) -> bool {
+        let input = self.program.steps[fused.node].inputs[0];
+        self.plan.activation[fused.out] == self.plan.activation[input]
+    }
+
+    /// The batch norm of a step as its readers, or the step itself, apply it.
+    pub fn prologue<'s>(&'s self, fused: &FusedStep, norms: &'s Norms<T>) -> Prologue<'s, T> {
+        let step = &self.program.steps[fused.node];
+        norms.prologue(step.norm_idx.expect("every batch norm has a number"), self.weights.bias(step), fused.activation)
+    }
+
+    /// What a step reads first, and the batch norm through which it reads it.
+    pub fn read<'s>(&'s self, node: usize, slots: &'s Slots<T>, norms: &'s Norms<T>) -> (View<'s, T>, Option<Prologue<'s, T>>) {
+        let x = self.activation(slots, self.plan.stored(self.program, node));
+        (x, self.plan.lazy[node].map(|idx| self.prologue(&self.plan.steps[idx], norms)))
+    }
+
+    /// A convolution or a linear layer with what follows it.
+    fn multiply(
+        &self,
+        fused: &FusedStep,
+        step: &Step,
+        mut y: ViewMut<'_, T>,
+        norms: &mut Norms<T>,
+        rule: &dyn Fn(usize) -> NormRule,
+        arena: &mut Arena<T>,
+    ) -> Result<()> {
+        let Arena { slots, scratch, .. } = arena;
+        let Some(shape) = conv2d_shape(self.program, step, self.n) else {
+            let weight = self.weights.weight(step).expect("a linear layer has a weight");
+            let x = self.activation(slots, step.inputs[0]);
+            linear::forward(&linear_shape(self.program, step, self.n), x, weight, self.weights.bias(step), y.reborrow())?;
+            if fused.activation == Activation::Relu {
+                activation::relu_in_place(y);
+            }
+            return Ok(());
+        };
+        let packed = self.weights.packed(fused.node);
+        let statistics = match fused.work {
+            Work::Product { statistics } => statistics.and_then(|norm| self.program.steps[norm].norm_idx),
+            _ => None,
+        };
+        if let Some(norm_idx) = statistics.filter(|&norm_idx| rule(norm_idx) != NormRule::Stored) {
+            let [mut mean, mut var] = norms.take_used(norm_idx);
+            let (x, prologue) = self.read(step.inputs[0], slots, norms);
+            let epilogue = Epilogue::Statistics { mean: mean.view_mut(), var: var.view_mut() };
+            conv2d::forward_fused(&shape, x, prologue, packed, self.weights.bias(step), y, epilogue, scratch.view_mut())?;
+            norms.put_used(norm_idx, [mean, var]);
+            return Ok(());
+        }
+        let (x, prologue) = self.read(step.inputs[0], slots, norms);
+        let bias = match fused.work {
+            Work::Folded { .. } => Some(self.weights.folded_bias(fused.node)),
+            _ => self.weights.bias(step),
+        };
+        let residual = fused.residual.map(|node| self.activation(slots, node));
+        let epilogue = match (residual, fused.activation) {
+            (None, Activation::None) => Epilogue::None,
+            (residual, activation) => Epilogue::Pointwise { residual, activation },
+        };
+        Ok(conv2d::forward_fused(&shape, x, prologue, packed, bias, y, epilogue, scratch.view_mut())?)
+    }
+
+    /// An op whose result takes the place of what it reads.
+    fn compute_in_place(&self, step: &Step, y: ViewMut<'_, T>, arena: &Arena<T>) -> Result<()> {
+        match step.op {
+            Op::Relu => activation::relu_in_place(y),
+            Op::Add => activation::accumulate(self.activation(&arena.slots, step.inputs[1]), y)?,
+            Op::Dropout { p } => {
+                if let Some(mask) = dropout_mask(step, p, self.dropout_seed) {
+                    dropout::in_place(&mask, y)?;
+                }
+            }
+            Op::Flatten => {}
+            _ => unreachable!("the plan lets no other op work in place"),
+        }
         Ok(())
     }
 
@@ -66,7 +183,7 @@ impl<T: Real> Run<'_, T> {
             }
             Op::Conv2d { .. } => {
                 let shape = conv2d_shape(program, step, n).expect("the op is a convolution");
-                conv2d::forward(&shape, x, self.weights.packed.view(idx), self.weights.bias(step), y, scratch.view_mut())?;
+                conv2d::forward(&shape, x, self.weights.packed(idx), self.weights.bias(step), y, scratch.view_mut())?;
             }
             Op::Relu => activation::relu_forward(x, y)?,
             Op::Gelu { approximate } => activation::gelu_forward(gelu(approximate), x, y)?,
@@ -96,38 +213,48 @@ impl<T: Real> Run<'_, T> {
         Ok(())
     }
 
-    /// Batch norm, by the statistics that `rule` says.
-    #[allow(clippy::too_many_arguments)]
-    fn normalize(
+    /// Takes the statistics of a batch norm that its rule says, and tells of them.
+    fn settle(
         &self,
-        step: &Step,
-        eps: f64,
-        x: View<'_, T>,
-        y: ViewMut<'_, T>,
+        fused: &FusedStep,
         norms: &mut Norms<T>,
-        rule: NormRule,
+        rule: &dyn Fn(usize) -> NormRule,
         report: Report<'_, '_, T>,
-    ) -> Result<()> {
-        let norm_idx = step.norm_idx.expect("every batch norm has a number");
+        arena: &Arena<T>,
+    ) -> Result<Settled> {
+        let step = &self.program.steps[fused.node];
+        let (&Op::BatchNorm { eps, .. }, Some(norm_idx)) = (&step.op, step.norm_idx) else {
+            unreachable!("only batch norms have statistics")
+        };
         let slots = &self.program.norms[norm_idx];
-        let shape = norm_shape(step, self.n);
-        match rule {
-            NormRule::Stored => norms.take_stored(norm_idx, slots),
-            NormRule::Train => {
-                check_rows(&step.name, shape.n_rows)?;
-                norms.take_batch(norm_idx, shape.n_rows, x)?;
-                norms.update_running(norm_idx, shape.n_rows, slots);
-            }
-            NormRule::Report => {
-                check_rows(&step.name, shape.n_rows)?;
-                report(&norms.take_batch(norm_idx, shape.n_rows, x)?);
-            }
-            NormRule::Measure => {
-                report(&norms.take_batch(norm_idx, shape.n_rows, x)?);
-                return Ok(());
-            }
+        let n_rows = norm_shape(step, self.n).n_rows;
+        let rule = rule(norm_idx);
+        if matches!(rule, NormRule::Train | NormRule::Report) {
+            check_rows(&step.name, n_rows)?;
         }
-        let (mean, var) = norms.used(norm_idx);
-        Ok(batch_norm::normalize(&shape, x, mean, var, eps, self.weights.weight(step), self.weights.bias(step), y)?)
+        if rule == NormRule::Stored {
+            norms.take_stored(norm_idx, slots);
+        } else if !self.plan.steps.iter().any(|fused| fused.work == Work::Product { statistics: Some(slots.node) }) {
+            norms.take_batch(norm_idx, n_rows, self.activation(&arena.slots, step.inputs[0]))?;
+        }
+        match rule {
+            NormRule::Train => norms.update_running(norm_idx, n_rows, slots),
+            NormRule::Report | NormRule::Measure => report(&norms.taken(norm_idx, n_rows)),
+            NormRule::Stored => {}
+        }
+        if rule == NormRule::Measure {
+            return Ok(Settled::Done);
+        }
+        if fused.work != Work::Node {
+            norms.update_scale(norm_idx, eps, self.weights.weight(step))?;
+        }
+        Ok(Settled::Go)
     }
+}
+
+/// Whether a batch norm is to normalise now that its statistics are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    Go,
+    Done,
 }

@@ -42,6 +42,7 @@ pub mod error;
 
 mod step;
 mod attributes;
+mod fuse;
 mod plan;
 mod arena;
 mod pack;

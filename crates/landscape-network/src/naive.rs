@@ -1,12 +1,13 @@
 //! The naive twin of a plan: a memory for every activation and every gradient, nothing shared. Random networks must not tell the
-//! difference, bit for bit.
+//! difference, bit for bit; nor, up to rounding, whether steps are fused.
 
 use crate::executor::Executor;
-use crate::plan::{GradientWrite, Plan};
+use crate::fuse::FusedStep;
+use crate::plan::{GradientWrite, Plan, Plans};
 use crate::step::Program;
 use landscape_core::{Flat, Norm, Pass, Seed};
 use landscape_graph::{Bias, Conv2d, Gelu, Graph, GraphBuilder, NodeId, Op};
-use landscape_kernels::{Accumulate, Device};
+use landscape_kernels::{Accumulate, Device, Real};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -33,6 +34,10 @@ fn plan(program: &Program) -> Plan {
     }
     let sizes: Vec<usize> = program.steps.iter().map(|s| s.n_elements()).collect();
     Plan {
+        steps: (0..n).map(FusedStep::of_node).collect(),
+        lazy: vec![None; n],
+        finishes: vec![None; n],
+        finished: vec![false; n],
         activation: (0..n).collect(),
         learns,
         gradient: (n..2 * n).map(Some).collect(),
@@ -41,6 +46,10 @@ fn plan(program: &Program) -> Plan {
         argmax_sizes: sizes.clone(),
         slot_sizes: [sizes.clone(), sizes].concat(),
     }
+}
+
+fn plans(program: &Program) -> Plans {
+    Plans { plain: plan(program), evaluation: plan(program), statistics: plan(program), training: plan(program) }
 }
 
 /// A network of random ops; every choice picks an op and two of the nodes that are there.
@@ -77,10 +86,10 @@ fn network(choices: &[(u8, usize, usize)]) -> Graph {
     b.finish(x).unwrap()
 }
 
-/// Output and gradient of a training pass, and the output of an evaluation, as bits.
-fn results(executor: &mut Executor<f32>, norm: Norm) -> Vec<u32> {
+/// Output and gradient of a training pass, running statistics, and the output of an evaluation.
+fn results<T: Real>(executor: &mut Executor<T>, norm: Norm) -> Vec<f64> {
     let mut stream = Seed::new(1).stream();
-    let mut normal = |len: usize| -> Vec<f32> { (0..len).map(|_| stream.normal() as f32).collect() };
+    let mut normal = |len: usize| -> Vec<T> { (0..len).map(|_| T::from_f64(stream.normal())).collect() };
     let layout = executor.layout().clone();
     let point = Flat::from_vec(&layout, &Device::Cpu, normal(layout.n_elements())).unwrap();
     executor.load(&point).unwrap();
@@ -88,13 +97,20 @@ fn results(executor: &mut Executor<f32>, norm: Norm) -> Vec<u32> {
     executor.set_buffers(&buffers).unwrap();
     let (inputs, doutput) = (normal(3 * 32), normal(9));
     let mut gradient = Flat::zeros(&layout, &Device::Cpu);
+    let mut all: Vec<f64> = Vec::new();
     executor.forward(&inputs, 3, Pass { norm, dropout_seed: Some(2) }).unwrap();
-    let mut bits: Vec<u32> = executor.output().host().iter().map(|v| v.to_bits()).collect();
+    all.extend(executor.output().host().iter().map(|v| v.to_f64()));
     executor.backward((&doutput).into(), &mut gradient, Accumulate::Overwrite).unwrap();
-    bits.extend(executor.output().host().iter().chain(gradient.view().host()).map(|v| v.to_bits()));
+    all.extend(executor.output().host().iter().chain(gradient.view().host()).map(|v| v.to_f64()));
+    all.extend(executor.buffers().values());
+    executor.set_buffers(&buffers).unwrap();
     executor.evaluate(&inputs, 3, Pass { norm, dropout_seed: None }).unwrap();
-    bits.extend(executor.output().host().iter().map(|v| v.to_bits()));
-    bits
+    all.extend(executor.output().host().iter().map(|v| v.to_f64()));
+    all
+}
+
+fn bits(values: &[f64]) -> Vec<u64> {
+    values.iter().map(|v| v.to_bits()).collect()
 }
 
 proptest! {
@@ -104,8 +120,36 @@ proptest! {
     fn shared_memory_changes_no_bit(choices in prop::collection::vec((0u8..8, 0usize..64, 0usize..64), 1..14), stored in any::<bool>()) {
         let graph = Arc::new(network(&choices));
         let norm = if stored { Norm::Stored } else { Norm::Batch };
-        let planned = results(&mut Executor::new(graph.clone(), &Device::Cpu).unwrap(), norm);
-        let naive = results(&mut Executor::with_plans(graph.clone(), &Device::Cpu, [plan, plan]).unwrap(), norm);
-        prop_assert_eq!(planned, naive, "{}", graph.to_json());
+        let planned = results::<f32>(&mut Executor::with_plans(graph.clone(), &Device::Cpu, Plans::unfused).unwrap(), norm);
+        let naive = results::<f32>(&mut Executor::with_plans(graph.clone(), &Device::Cpu, plans).unwrap(), norm);
+        prop_assert_eq!(bits(&planned), bits(&naive), "{}", graph.to_json());
     }
+
+    /// Fused steps compute what the nodes one by one do, up to the rounding of sums.
+    #[test]
+    fn fused_steps_change_only_roundings(
+        choices in prop::collection::vec((0u8..12, 0usize..64, 0usize..64), 1..20),
+        stored in any::<bool>(),
+    ) {
+        let graph = Arc::new(network(&chained(&choices)));
+        let norm = if stored { Norm::Stored } else { Norm::Batch };
+        let fused = results::<f64>(&mut Executor::with_plans(graph.clone(), &Device::Cpu, Plans::fused).unwrap(), norm);
+        let naive = results::<f64>(&mut Executor::with_plans(graph.clone(), &Device::Cpu, plans).unwrap(), norm);
+        let size = naive.iter().fold(1.0, |size: f64, v| size.max(v.abs()));
+        for (idx, (fused, naive)) in fused.iter().zip(&naive).enumerate() {
+            prop_assert!((fused - naive).abs() <= 1e-10 * size, "number {}: {} against {} in {}", idx, fused, naive, graph.to_json());
+        }
+    }
+}
+
+/// Choices for [`network`] that, from 8 on, go on from the node before: a convolution, batch norm, relu, or the sum with an earlier node.
+fn chained(choices: &[(u8, usize, usize)]) -> Vec<(u8, usize, usize)> {
+    let at = |(idx, &(op, first, second)): (usize, &(u8, usize, usize))| match op {
+        8 => (4, idx, second),
+        9 => (3, idx, second),
+        10 => (0, idx, second),
+        11 => (7, idx, second),
+        _ => (op, first, second),
+    };
+    choices.iter().enumerate().map(at).collect()
 }

@@ -2,9 +2,12 @@
 
 use crate::error::{Error, Result};
 use crate::step::{NormSlots, Program};
-use landscape_core::{Buffers, Norm};
+use landscape_core::{Buffers, Flat, Norm};
+use landscape_graph::Op;
 use landscape_kernels::batch_norm::{self, BatchNormShape};
+use landscape_kernels::conv2d::{Activation, Prologue};
 use landscape_kernels::{Device, Memory, Real, View};
+use std::ops::Range;
 
 /// What one batch norm does in a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +53,10 @@ pub(crate) type Report<'a, 'b, T> = &'a mut (dyn FnMut(&BatchStatistics<'_, T>) 
 pub(crate) struct Norms<T> {
     /// Mean and variance that the latest pass normalised by.
     used: Vec<[Memory<T>; 2]>,
+    /// weight / √(variance + eps) of the latest pass.
+    scales: Vec<Memory<T>>,
+    /// What stands for a bias that is not there.
+    zeros: Memory<T>,
     buffers: Buffers,
 }
 
@@ -57,7 +64,9 @@ impl<T: Real> Norms<T> {
     /// What a new network starts from.
     pub fn new(program: &Program, buffers: Buffers, device: &Device) -> Self {
         let used = program.norms.iter().map(|norm| [(); 2].map(|()| Memory::zeros(device, norm.channels))).collect();
-        Norms { used, buffers }
+        let scales = program.norms.iter().map(|norm| Memory::zeros(device, norm.channels)).collect();
+        let longest = program.norms.iter().map(|norm| norm.channels).max().unwrap_or(0);
+        Norms { used, scales, zeros: Memory::zeros(device, longest), buffers }
     }
 
     /// The running statistics.
@@ -76,13 +85,61 @@ impl<T: Real> Norms<T> {
         (mean.view(), var.view())
     }
 
+    /// Takes the memory of mean and variance out, for a convolution to write to; [`Norms::put_used`] brings it back.
+    pub fn take_used(&mut self, norm_idx: usize) -> [Memory<T>; 2] {
+        let [mean, var] = &self.used[norm_idx];
+        let nothing = [mean, var].map(|memory| Memory::zeros(&memory.device(), 0));
+        std::mem::replace(&mut self.used[norm_idx], nothing)
+    }
+
+    /// Puts mean and variance back.
+    pub fn put_used(&mut self, norm_idx: usize, used: [Memory<T>; 2]) {
+        self.used[norm_idx] = used;
+    }
+
+    /// Brings the factors of a batch norm up to date with what it uses.
+    pub fn update_scale(&mut self, norm_idx: usize, eps: f64, weight: Option<View<'_, T>>) -> Result<()> {
+        let [_, var] = &self.used[norm_idx];
+        Ok(batch_norm::scale(var.view(), eps, weight, self.scales[norm_idx].view_mut())?)
+    }
+
+    /// The batch norm as its readers apply it.
+    pub fn prologue<'a>(&'a self, norm_idx: usize, bias: Option<View<'a, T>>, activation: Activation) -> Prologue<'a, T> {
+        let scale = self.scales[norm_idx].view();
+        let shift = bias.unwrap_or_else(|| self.zeros.view().slice(0..scale.len()));
+        Prologue { mean: self.used[norm_idx][0].view(), scale, shift, activation }
+    }
+
     /// Takes the statistics of a batch.
-    pub fn take_batch(&mut self, norm_idx: usize, n_rows: usize, x: View<'_, T>) -> Result<BatchStatistics<'_, T>> {
+    pub fn take_batch(&mut self, norm_idx: usize, n_rows: usize, x: View<'_, T>) -> Result<()> {
         let [mean, var] = &mut self.used[norm_idx];
         let shape = BatchNormShape { n_rows, channels: mean.len() };
-        batch_norm::statistics(&shape, x, mean.view_mut(), var.view_mut())?;
-        let [mean, var] = &self.used[norm_idx];
-        Ok(BatchStatistics { norm_idx, n_rows, mean: mean.view(), var: var.view() })
+        Ok(batch_norm::statistics(&shape, x, mean.view_mut(), var.view_mut())?)
+    }
+
+    /// The statistics of a batch that were taken last.
+    pub fn taken(&self, norm_idx: usize, n_rows: usize) -> BatchStatistics<'_, T> {
+        let (mean, var) = self.used(norm_idx);
+        BatchStatistics { norm_idx, n_rows, mean, var }
+    }
+
+    /// Per channel, the batch norm of a node by its stored statistics as x·scale + shift, in double precision.
+    pub fn stored_affine<'a>(
+        &'a self,
+        program: &'a Program,
+        node: usize,
+        weights: &'a Flat<T>,
+    ) -> impl Iterator<Item = (f64, f64)> + use<'a, T> {
+        let step = &program.steps[node];
+        let (&Op::BatchNorm { eps, .. }, Some(norm_idx)) = (&step.op, step.norm_idx) else { unreachable!("only batch norms are folded") };
+        let slots = &program.norms[norm_idx];
+        let values = self.buffers.values();
+        let of_step = |range: &Option<Range<usize>>| range.clone().map(|range| weights.view().slice(range).host());
+        let (weight, bias) = (of_step(&step.weight), of_step(&step.bias));
+        values[slots.mean.clone()].iter().zip(&values[slots.var.clone()]).enumerate().map(move |(channel, (mean, var))| {
+            let scale = weight.map_or(1.0, |weight| weight[channel].to_f64()) / (var + eps).sqrt();
+            (scale, bias.map_or(0.0, |bias| bias[channel].to_f64()) - mean * scale)
+        })
     }
 
     /// Uses the stored statistics.

@@ -1,11 +1,17 @@
-//! Weights as each op wants them: convolutions read a packed copy, made once whenever the weights change.
+//! Weights as each op wants them: convolutions read a packed copy, made when a pass needs it after the weights have changed.
+//!
+//! For an evaluation by stored statistics the copy holds the batch norms that follow: with s_c = γ_c/√(σ²_c + ε) the weights of output
+//! channel c are w·s_c and its bias is β_c + (b_c − μ_c)·s_c, computed in double precision and rounded once.
 
 use crate::attributes::conv2d_shape;
 use crate::error::Result;
+use crate::fuse::{FusedStep, Work};
+use crate::norm::Norms;
 use crate::step::{Program, Step};
 use landscape_core::{Flat, ParamLayout};
+use landscape_graph::Op;
 use landscape_kernels::conv2d;
-use landscape_kernels::{Device, Memory, Real, View};
+use landscape_kernels::{Device, Memory, Real, View, ViewMut};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -31,16 +37,6 @@ impl<T: Real> Packed<T> {
         Packed { memory: Memory::zeros(device, len), ranges, longest }
     }
 
-    /// Packs the weights of a point.
-    pub fn pack(&mut self, program: &Program, weights: View<'_, T>) -> Result<()> {
-        for (step, range) in program.steps.iter().zip(&self.ranges) {
-            if let (Some(range), Some(weight), Some(shape)) = (range, &step.weight, conv2d_shape(program, step, 1)) {
-                conv2d::pack_weight(&shape, weights.slice(weight.clone()), self.memory.view_mut().slice(range.clone()))?;
-            }
-        }
-        Ok(())
-    }
-
     /// The packed weight of one convolution.
     pub fn view(&self, node: usize) -> View<'_, T> {
         self.memory.view().slice(self.ranges[node].clone().expect("only convolutions ask for packed weights"))
@@ -52,29 +48,109 @@ impl<T: Real> Packed<T> {
     }
 }
 
+/// What the packed copies hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// The weights of an earlier point, or batch norms of earlier statistics.
+    Stale,
+    /// The weights.
+    Plain,
+    /// The weights with batch norms.
+    Folded,
+}
+
 /// The point a network stands at: the flat vector, and the packed copies.
 #[derive(Debug, Clone)]
 pub(crate) struct Weights<T> {
     /// In checkpoint order.
     pub flat: Flat<T>,
-    /// As convolutions read them; of the same point as `flat` once [`Weights::pack`] has run.
-    pub packed: Packed<T>,
+    packed: Packed<T>,
+    form: Form,
+    /// The bias of each convolution with its batch norm, one after the other.
+    folded_bias: Memory<T>,
+    /// Where that of each node stands.
+    bias_ranges: Vec<Range<usize>>,
 }
 
 impl<T: Real> Weights<T> {
     /// The origin.
     pub fn new(program: &Program, layout: &Arc<ParamLayout>, device: &Device) -> Self {
-        Weights { flat: Flat::zeros(layout, device), packed: Packed::new(program, device) }
+        let mut len = 0;
+        let bias_ranges = program.steps.iter().map(|step| {
+            let channels = if matches!(step.op, Op::Conv2d { .. }) { step.shape[0] } else { 0 };
+            len += channels;
+            len - channels..len
+        });
+        let bias_ranges = bias_ranges.collect();
+        Weights {
+            flat: Flat::zeros(layout, device),
+            packed: Packed::new(program, device),
+            form: Form::Stale,
+            folded_bias: Memory::zeros(device, len),
+            bias_ranges,
+        }
     }
 
-    /// Bytes that both take.
+    /// Bytes that all of it takes.
     pub fn size_bytes(&self) -> usize {
-        (self.flat.view().len() + self.packed.memory.len()) * size_of::<T>()
+        (self.flat.view().len() + self.packed.memory.len() + self.folded_bias.len()) * size_of::<T>()
     }
 
-    /// Brings the packed copies up to date.
-    pub fn pack(&mut self, program: &Program) -> Result<()> {
-        self.packed.pack(program, self.flat.view())
+    /// The weights have changed.
+    pub fn moved(&mut self) {
+        self.form = Form::Stale;
+    }
+
+    /// The stored statistics have changed.
+    pub fn statistics_changed(&mut self) {
+        if self.form == Form::Folded {
+            self.form = Form::Stale;
+        }
+    }
+
+    /// Brings the packed copies to what `steps` run on; `scratch` is as long as the longest weight of a convolution.
+    pub fn prepare(&mut self, program: &Program, steps: &[FusedStep], norms: &Norms<T>, scratch: &mut Memory<T>) -> Result<()> {
+        let folds = steps.iter().any(|step| matches!(step.work, Work::Folded { .. }));
+        let form = if folds { Form::Folded } else { Form::Plain };
+        if self.form == form {
+            return Ok(());
+        }
+        self.form = Form::Stale;
+        let Weights { flat, packed: Packed { memory, ranges, .. }, folded_bias, bias_ranges, .. } = self;
+        for fused in steps {
+            let step = &program.steps[fused.node];
+            let (Some(shape), Some(range)) = (conv2d_shape(program, step, 1), ranges[fused.node].clone()) else {
+                continue;
+            };
+            let of_step = |range: &Option<Range<usize>>| range.clone().map(|range| flat.view().slice(range));
+            let weight = of_step(&step.weight).expect("a convolution has a weight");
+            let packed = memory.view_mut().slice(range);
+            let Work::Folded { norm } = fused.work else {
+                conv2d::pack_weight(&shape, weight, packed)?;
+                continue;
+            };
+            let mut scaled = scratch.view_mut().slice(0..weight.len());
+            let bias = folded_bias.view_mut().slice(bias_ranges[fused.node].clone()).host();
+            fold(weight, of_step(&step.bias), norms.stored_affine(program, norm, flat), scaled.reborrow(), bias);
+            conv2d::pack_weight(&shape, scaled.view(), packed)?;
+        }
+        self.form = form;
+        Ok(())
+    }
+
+    /// The packed weight of one convolution.
+    pub fn packed(&self, node: usize) -> View<'_, T> {
+        self.packed.view(node)
+    }
+
+    /// The bias of a convolution with its batch norm.
+    pub fn folded_bias(&self, node: usize) -> View<'_, T> {
+        self.folded_bias.view().slice(self.bias_ranges[node].clone())
+    }
+
+    /// The length of the longest weight of a convolution.
+    pub fn longest_packed(&self) -> usize {
+        self.packed.longest()
     }
 
     /// The weight of a step, if it has one.
@@ -85,5 +161,21 @@ impl<T: Real> Weights<T> {
     /// The bias of a step, if it has one.
     pub fn bias(&self, step: &Step) -> Option<View<'_, T>> {
         step.bias.clone().map(|range| self.flat.view().slice(range))
+    }
+}
+
+/// Scales the weights of every output channel and moves its bias: (x·w + b)·scale + shift = x·(w·scale) + (b·scale + shift).
+fn fold<T: Real>(
+    weight: View<'_, T>,
+    own: Option<View<'_, T>>,
+    affine: impl Iterator<Item = (f64, f64)>,
+    scaled: ViewMut<'_, T>,
+    bias: &mut [T],
+) {
+    let fan_in = weight.len() / bias.len();
+    let rows = scaled.host().chunks_exact_mut(fan_in).zip(weight.host().chunks_exact(fan_in));
+    for (channel, ((scaled, weight), (scale, shift))) in rows.zip(affine).enumerate() {
+        scaled.iter_mut().zip(weight).for_each(|(out, w)| *out = T::from_f64(w.to_f64() * scale));
+        bias[channel] = T::from_f64(own.map_or(0.0, |own| own.host()[channel].to_f64()) * scale + shift);
     }
 }

@@ -3,40 +3,86 @@
 //! Idea: number the forward and reverse steps in time; every activation and gradient is a *value* that lives from the step that
 //! writes it to the last one that reads it; values that do not overlap share a slot. Sizes are per example, so one plan serves all
 //! batch sizes and slots only grow. Which reverse step is the first to write a gradient is known here too: it overwrites, the later
-//! ones add, and nothing is ever cleared. A sum hands its gradient on to one of its inputs by sharing the slot instead of copying.
+//! ones add, and nothing is ever cleared. A sum hands its gradient on to one of its inputs by sharing the slot instead of copying;
+//! element-wise steps and batch norms work in the slot that they read, forward and in reverse, where nobody needs it afterwards.
+//! The last step to write a gradient is known as well: a convolution gates it and adds it up for the batch norm before.
 
+use crate::attributes::is_plain_flatten;
+use crate::fuse::{FusedStep, Fusion, Work, fuse};
 use crate::step::{Program, Step};
 use landscape_graph::Op;
 use landscape_kernels::Accumulate;
+use landscape_kernels::conv2d::Activation;
 
-/// What a reverse step does to the gradient of one of its inputs.
+/// What a reverse step does to the gradient of one of the nodes that it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GradientWrite {
     /// Nothing upstream learns.
     Skip,
     /// Compute it and write or add it.
     Compute(Accumulate),
-    /// It is there already: the input's gradient shares the slot of the step's own.
+    /// Compute it where the step's own is, which nobody needs afterwards.
+    InPlace,
+    /// It is there already: it shares the slot of the step's own.
     Shared,
 }
 
 /// A place for activations and gradients.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// The slot of each node's activation.
+    /// What runs, in order.
+    pub steps: Vec<FusedStep>,
+    /// The slot of each node's activation; of a node that is not stored, any number.
     pub activation: Vec<usize>,
+    /// Which nodes are applied by their readers, and by which step of the plan.
+    pub lazy: Vec<Option<usize>>,
     /// Which nodes have parameters in them or before them; the others are not gone back through.
     pub learns: Vec<bool>,
     /// The slot of each node's gradient, where it has one.
     pub gradient: Vec<Option<usize>>,
-    /// Per node and input, what the reverse step does.
+    /// Per step and node that it reads, what the reverse step does.
     pub writes: Vec<Vec<GradientWrite>>,
+    /// Per step, the earlier step whose gate and sums its input gradient ends with.
+    pub finishes: Vec<Option<usize>>,
+    /// Per step, whether a later one has done that to its gradient.
+    pub finished: Vec<bool>,
     /// Which index memory a max pooling writes to.
     pub argmax: Vec<Option<usize>>,
     /// Indices per example that each index memory holds.
     pub argmax_sizes: Vec<usize>,
     /// Numbers per example that each slot holds.
     pub slot_sizes: Vec<usize>,
+}
+
+/// The plans of one program.
+#[derive(Debug)]
+pub(crate) struct Plans {
+    /// Every activation is there for a moment: for passes with taps.
+    pub plain: Plan,
+    /// Stored statistics.
+    pub evaluation: Plan,
+    /// Batch statistics, or statistics that are taken.
+    pub statistics: Plan,
+    /// Passes that are gone back through.
+    pub training: Plan,
+}
+
+impl Plans {
+    /// With everything fused that can be.
+    pub fn fused(program: &Program) -> Self {
+        Plans {
+            plain: Plan::forward(program, Fusion::None),
+            evaluation: Plan::forward(program, Fusion::Folded),
+            statistics: Plan::forward(program, Fusion::Lazy),
+            training: Plan::training(program, Fusion::Lazy),
+        }
+    }
+
+    /// With a step per node.
+    pub fn unfused(program: &Program) -> Self {
+        let forward = || Plan::forward(program, Fusion::None);
+        Plans { plain: forward(), evaluation: forward(), statistics: forward(), training: Plan::training(program, Fusion::None) }
+    }
 }
 
 /// What a value needs: its size per example, and the first and last step that touch it.
@@ -46,72 +92,146 @@ struct Value {
     last: usize,
 }
 
-/// What the reverse step of an op reads of the forward pass.
-fn reads_input(op: &Op) -> bool {
-    matches!(op, Op::Linear { .. } | Op::Conv2d { .. } | Op::BatchNorm { .. } | Op::Gelu { .. })
+/// Which of the stored nodes that a step reads it needs again in reverse, and whether its own result.
+fn reads_again(program: &Program, step: &FusedStep) -> (bool, bool) {
+    let op = &program.steps[step.node].op;
+    let gates = step.activation == Activation::Relu;
+    match step.work {
+        Work::Node => {
+            (matches!(op, Op::Linear { .. } | Op::Conv2d { .. } | Op::BatchNorm { .. } | Op::Gelu { .. }), matches!(op, Op::Relu))
+        }
+        Work::Lazy => (true, false),
+        Work::Product { .. } | Work::Folded { .. } | Work::Norm => (true, gates),
+    }
 }
 
-fn reads_output(op: &Op) -> bool {
-    matches!(op, Op::Relu)
+/// Whether the forward step can work in the slot of what it reads first.
+fn works_in_place(program: &Program, fusion: Fusion, step: &FusedStep) -> bool {
+    if fusion == Fusion::None {
+        return false;
+    }
+    let node = &program.steps[step.node];
+    match node.op {
+        Op::Relu | Op::Dropout { .. } => true,
+        Op::Add => step.work == Work::Node && node.inputs[0] != node.inputs[1],
+        Op::Flatten => is_plain_flatten(program, node),
+        _ => false,
+    }
+}
+
+/// Whether the reverse step can: its input's gradient is a function of its own, number by number.
+fn goes_back_in_place(program: &Program, fusion: Fusion, step: &FusedStep) -> bool {
+    match step.work {
+        Work::Norm | Work::Lazy => true,
+        Work::Node if fusion == Fusion::None => false,
+        Work::Node => matches!(program.steps[step.node].op, Op::Relu | Op::Dropout { .. }),
+        Work::Product { .. } | Work::Folded { .. } => false,
+    }
 }
 
 impl Plan {
     /// For forward passes alone: an activation lives until its last reader has run.
-    pub fn evaluation(program: &Program) -> Self {
+    pub fn forward(program: &Program, fusion: Fusion) -> Self {
+        let steps = fuse(program, fusion);
+        let lazy = lazy(program, &steps);
+        let (value_of, values) = activations(program, fusion, &steps, &lazy, |_| None);
+        let (slots, slot_sizes) = assign(&values);
         let n_nodes = program.steps.len();
-        let values = activations(program, |_| None);
-        let (activation, slot_sizes) = assign(&values);
         // Nobody reads the indices, so all poolings write to the same memory.
         let argmax: Vec<_> = program.steps.iter().map(|s| matches!(s.op, Op::MaxPool2d { .. }).then_some(0)).collect();
         let longest = argmax_lens(program).max();
-        let argmax_sizes = longest.into_iter().collect();
         Plan {
-            activation,
+            activation: value_of.iter().map(|value| value.map_or(0, |v| slots[v])).collect(),
+            lazy,
             learns: vec![false; n_nodes],
             gradient: vec![None; n_nodes],
-            writes: vec![Vec::new(); n_nodes],
+            writes: vec![Vec::new(); steps.len()],
+            finishes: vec![None; steps.len()],
+            finished: vec![false; steps.len()],
             argmax,
-            argmax_sizes,
+            argmax_sizes: longest.into_iter().collect(),
             slot_sizes,
+            steps,
         }
     }
 
     /// For a forward pass and its reverse.
-    pub fn training(program: &Program) -> Self {
-        let n_nodes = program.steps.len();
+    pub fn training(program: &Program, fusion: Fusion) -> Self {
+        let steps = fuse(program, fusion);
+        let lazy = lazy(program, &steps);
+        let (n_nodes, n_steps) = (program.steps.len(), steps.len());
         // Forward steps are 0..n, step n writes the gradient of the output, then come the reverse steps.
-        let reverse = |idx: usize| 2 * n_nodes - idx;
+        let reverse = |idx: usize| 2 * n_steps - idx;
         let learns = learns(program);
-        let mut values = activations(program, |idx| learns[idx].then(|| reverse(idx)));
+        let (activation_of, mut values) = activations(program, fusion, &steps, &lazy, |idx| learns[steps[idx].out].then(|| reverse(idx)));
+        let step_of = |node: usize| steps.iter().position(|step| step.out == node).expect("every node that is read is a step's result");
         let mut value_of: Vec<Option<usize>> = vec![None; n_nodes];
-        let mut writes: Vec<Vec<GradientWrite>> = vec![Vec::new(); n_nodes];
+        let mut last_writer: Vec<Option<(usize, GradientWrite)>> = vec![None; n_nodes];
+        let mut writes: Vec<Vec<GradientWrite>> = vec![Vec::new(); n_steps];
         if learns[n_nodes - 1] {
             value_of[n_nodes - 1] = Some(values.len());
-            values.push(Value { size: program.steps[n_nodes - 1].n_elements(), first: n_nodes, last: reverse(n_nodes - 1) });
+            values.push(Value { size: program.steps[n_nodes - 1].n_elements(), first: n_steps, last: reverse(n_steps - 1) });
         }
-        for idx in (0..n_nodes).rev() {
-            let step = &program.steps[idx];
-            let mut can_share = matches!(step.op, Op::Add) && step.inputs[0] != step.inputs[1];
-            for &input in &step.inputs {
-                // The kernel of batch norm yields its input's gradient in any case, so that gets a place even where nobody reads it.
-                let wanted = learns[input] || matches!(step.op, Op::BatchNorm { .. });
-                let write = if !(learns[idx] && wanted) {
-                    GradientWrite::Skip
-                } else if let Some(value) = value_of[input] {
-                    values[value].last = values[value].last.max(reverse(input));
+        for (idx, step) in steps.iter().enumerate().rev() {
+            let node = &program.steps[step.node];
+            let own = |value_of: &[Option<usize>]| value_of[step.out].expect("every reader that learns has written this gradient");
+            let mut can_share = match (step.work, &node.op) {
+                (Work::Node, Op::Add) => node.inputs[0] != node.inputs[1],
+                (Work::Node, Op::Flatten) => fusion != Fusion::None && is_plain_flatten(program, node),
+                _ => step.residual.is_some(),
+            };
+            let mut can_stay = goes_back_in_place(program, fusion, step);
+            let mut write_to = |input: usize, can_share: bool, can_stay: bool, value_of: &mut Vec<Option<usize>>| {
+                // The kernel of a batch norm by itself yields its input's gradient in any case, so that gets a place even where nobody
+                // reads it.
+                let wanted = learns[input] || matches!((step.work, &node.op), (Work::Node, Op::BatchNorm { .. }));
+                if !(learns[step.out] && wanted) {
+                    return GradientWrite::Skip;
+                }
+                let until = reverse(step_of(input));
+                let write = if let Some(value) = value_of[input] {
+                    values[value].last = values[value].last.max(until);
                     GradientWrite::Compute(Accumulate::Add)
-                } else if can_share {
-                    can_share = false;
-                    let value = value_of[idx].expect("every reader that learns has written this gradient");
-                    values[value].last = reverse(input);
+                } else if can_share || can_stay {
+                    let value = own(value_of);
+                    values[value].last = values[value].last.max(until);
                     value_of[input] = Some(value);
-                    GradientWrite::Shared
+                    if can_share { GradientWrite::Shared } else { GradientWrite::InPlace }
                 } else {
                     value_of[input] = Some(values.len());
-                    values.push(Value { size: program.steps[input].n_elements(), first: reverse(idx), last: reverse(input) });
+                    values.push(Value { size: program.steps[input].n_elements(), first: reverse(idx), last: until });
                     GradientWrite::Compute(Accumulate::Overwrite)
                 };
+                last_writer[input] = Some((idx, write));
+                write
+            };
+            // What is added takes the gradient as it is, so the slot is its before the batch norm could work in it.
+            let of_residual = step.residual.map(|residual| write_to(residual, can_share, false, &mut value_of));
+            if of_residual == Some(GradientWrite::Shared) {
+                can_stay = false;
+            }
+            can_share &= step.residual.is_none();
+            for &input in &node.inputs {
+                let write = write_to(input, can_share, can_stay, &mut value_of);
+                can_share &= write != GradientWrite::Shared;
                 writes[idx].push(write);
+            }
+            writes[idx].extend(of_residual);
+        }
+        let (mut finishes, mut finished) = (vec![None; n_steps], vec![false; n_steps]);
+        for (idx, step) in steps.iter().enumerate() {
+            let wants_sums = match step.work {
+                Work::Norm | Work::Lazy => true,
+                Work::Product { .. } => step.activation == Activation::Relu,
+                Work::Node | Work::Folded { .. } => false,
+            };
+            if let Some((writer, GradientWrite::Compute(_))) = last_writer[step.out]
+                && wants_sums
+                && matches!(steps[writer].work, Work::Product { .. })
+                && matches!(program.steps[steps[writer].node].op, Op::Conv2d { .. })
+            {
+                finishes[writer] = Some(idx);
+                finished[idx] = true;
             }
         }
         let (slots, slot_sizes) = assign(&values);
@@ -125,13 +245,37 @@ impl Plan {
         Plan {
             argmax: argmax.collect(),
             argmax_sizes: argmax_lens(program).collect(),
-            activation: slots[..n_nodes].to_vec(),
+            activation: activation_of.iter().map(|value| value.map_or(0, |v| slots[v])).collect(),
+            lazy,
             gradient: value_of.into_iter().map(|value| value.map(|v| slots[v])).collect(),
             writes,
+            finishes,
+            finished,
             learns,
             slot_sizes,
+            steps,
         }
     }
+
+    /// The node whose stored activation stands for `node`: itself, or what a batch norm that is applied by its readers reads.
+    pub fn stored(&self, program: &Program, node: usize) -> usize {
+        stored(program, &self.steps, &self.lazy, node)
+    }
+}
+
+/// Which steps stand for nodes that are not stored.
+fn lazy(program: &Program, steps: &[FusedStep]) -> Vec<Option<usize>> {
+    let mut lazy = vec![None; program.steps.len()];
+    for (idx, step) in steps.iter().enumerate() {
+        if step.work == Work::Lazy {
+            lazy[step.out] = Some(idx);
+        }
+    }
+    lazy
+}
+
+fn stored(program: &Program, steps: &[FusedStep], lazy: &[Option<usize>], node: usize) -> usize {
+    lazy[node].map_or(node, |idx| program.steps[steps[idx].node].inputs[0])
 }
 
 /// Indices per example of each max pooling.
@@ -148,26 +292,47 @@ fn learns(program: &Program) -> Vec<bool> {
     learns
 }
 
-/// The activations as values; `reverse` gives the time of a node's reverse step, if it has one.
-fn activations(program: &Program, reverse: impl Fn(usize) -> Option<usize>) -> Vec<Value> {
-    let mut values: Vec<Value> =
-        program.steps.iter().enumerate().map(|(idx, s)| Value { size: s.n_elements(), first: idx, last: idx }).collect();
-    for (idx, step) in program.steps.iter().enumerate() {
-        for &input in &step.inputs {
-            values[input].last = values[input].last.max(idx);
-            if let Some(time) = reverse(idx).filter(|_| reads_input(&step.op)) {
-                values[input].last = values[input].last.max(time);
+/// The activations that are stored, as values, and which one is each node's; `reverse` gives the time of a step's reverse, if it has one.
+fn activations(
+    program: &Program,
+    fusion: Fusion,
+    steps: &[FusedStep],
+    lazy: &[Option<usize>],
+    reverse: impl Fn(usize) -> Option<usize>,
+) -> (Vec<Option<usize>>, Vec<Value>) {
+    // When each node's activation is touched for the last time.
+    let mut last: Vec<usize> = vec![0; program.steps.len()];
+    for (idx, step) in steps.iter().enumerate() {
+        let (input_again, output_again) = reads_again(program, step);
+        last[step.out] = last[step.out].max(idx);
+        for input in step.reads(program) {
+            let input = stored(program, steps, lazy, input);
+            last[input] = last[input].max(idx);
+            if let Some(time) = reverse(idx).filter(|_| input_again && Some(input) != step.residual) {
+                last[input] = last[input].max(time);
             }
         }
-        if let Some(time) = reverse(idx).filter(|_| reads_output(&step.op)) {
-            values[idx].last = values[idx].last.max(time);
+        if let Some(time) = reverse(idx).filter(|_| output_again) {
+            last[step.out] = last[step.out].max(time);
         }
     }
     // The output can be looked at afterwards.
-    if let Some(output) = values.last_mut() {
-        output.last = usize::MAX;
+    if let Some(output) = last.last_mut() {
+        *output = usize::MAX;
     }
-    values
+    let mut values: Vec<Value> = Vec::new();
+    let mut value_of: Vec<Option<usize>> = vec![None; program.steps.len()];
+    for (idx, step) in steps.iter().enumerate().filter(|(_, step)| step.work != Work::Lazy) {
+        let in_place =
+            works_in_place(program, fusion, step).then(|| program.steps[step.node].inputs[0]).filter(|&input| last[input] == idx);
+        let value = in_place.and_then(|input| value_of[input]).unwrap_or_else(|| {
+            values.push(Value { size: program.steps[step.out].n_elements(), first: idx, last: idx });
+            values.len() - 1
+        });
+        values[value].last = values[value].last.max(last[step.out]);
+        value_of[step.out] = Some(value);
+    }
+    (value_of, values)
 }
 
 /// Gives each value a slot that no other one alive at the same time has: the smallest that is large enough, else the largest,
@@ -191,7 +356,12 @@ fn assign(values: &[Value]) -> (Vec<usize>, Vec<usize>) {
         busy_until[slot] = value.last;
         slots[v] = slot;
     }
-    (slots, sizes)
+    // Largest first: so that the plans of one program, which use the same memory in turn, have their large slots in common.
+    let mut by_size: Vec<usize> = (0..sizes.len()).collect();
+    by_size.sort_by_key(|&slot| std::cmp::Reverse(sizes[slot]));
+    let mut rank = vec![0; sizes.len()];
+    by_size.iter().enumerate().for_each(|(at, &slot)| rank[slot] = at);
+    (slots.into_iter().map(|slot| rank[slot]).collect(), by_size.iter().map(|&slot| sizes[slot]).collect())
 }
 
 #[cfg(test)]
@@ -231,7 +401,7 @@ mod tests {
         let sum = b.add("add", y, x).unwrap();
         let x = b.linear("fc3", sum, 2, Bias::On).unwrap();
         let program = program(&b.finish(x).unwrap());
-        let plan = Plan::training(&program);
+        let plan = Plan::training(&program, Fusion::None);
         use GradientWrite::{Compute, Shared, Skip};
         // add: to fc2 for nothing, to fc1 as the first writer; fc2 then adds to fc1; fc1 stops at the input.
         assert_eq!(plan.writes[3], [Shared, Compute(Accumulate::Overwrite)]);
@@ -251,8 +421,8 @@ mod tests {
             x = b.relu(&format!("relu{layer}"), x).unwrap();
         }
         let program = program(&b.finish(x).unwrap());
-        assert_eq!(Plan::evaluation(&program).slot_sizes, [8, 8]);
+        assert_eq!(Plan::forward(&program, Fusion::None).slot_sizes, [8, 8]);
         // Going back needs what each layer read, which is what each relu yielded, and the input.
-        assert!(Plan::training(&program).slot_sizes.len() <= 10);
+        assert!(Plan::training(&program, Fusion::None).slot_sizes.len() <= 10);
     }
 }

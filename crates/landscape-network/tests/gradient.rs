@@ -23,7 +23,8 @@ fn check_all(graph: Graph, pass: Pass, n: usize) {
         objective.set_buffers(&buffers).unwrap();
         objective.measure(&batch, pass).unwrap().nll()
     };
-    assert_eq!(loss(&start), tally.nll(), "both kinds of pass measure the same");
+    let (measured, trained) = (loss(&start), tally.nll());
+    assert!((measured - trained).abs() <= 1e-13 * trained.abs(), "both kinds of pass measure the same, {measured} and {trained}");
     let h = 1e-5;
     let gradient = gradient.to_vec();
     for spec in start.layout().tensors() {
@@ -157,13 +158,14 @@ fn passes_do_not_disturb_each_other() {
     let mut other = Flat::zeros(&layout, &Device::Cpu);
     objective.gradient(&large, Pass::EVALUATE, &mut other, Accumulate::Overwrite).unwrap();
     objective.measure(&large, Pass::EVALUATE).unwrap();
+    let measured = objective.measure(&small, Pass::EVALUATE).unwrap();
     let mut again = Flat::zeros(&layout, &Device::Cpu);
     assert_eq!(objective.gradient(&small, Pass::EVALUATE, &mut again, Accumulate::Overwrite).unwrap(), tally);
     assert_eq!(first.to_vec(), again.to_vec());
     let mut fork = objective.fork();
-    assert_eq!(fork.measure(&small, Pass::EVALUATE).unwrap(), tally);
+    assert_eq!(fork.measure(&small, Pass::EVALUATE).unwrap(), measured);
     fork.set_point(&other).unwrap();
-    assert_eq!(objective.measure(&small, Pass::EVALUATE).unwrap(), tally, "a fork has weights of its own");
+    assert_eq!(objective.measure(&small, Pass::EVALUATE).unwrap(), measured, "a fork has weights of its own");
 }
 
 #[test]

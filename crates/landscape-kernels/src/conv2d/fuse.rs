@@ -115,17 +115,30 @@ impl<T: Real> Epilogue<'_, T> {
 
 impl<T: Real> GradientEpilogue<'_, T> {
     pub(super) fn check(&self, s: &Conv2dShape) -> Result<()> {
-        check_len(OP, "epilogue x", s.in_len(), self.x.len())?;
-        check_len(OP, "epilogue mean", s.in_channels, self.mean.len())?;
-        check_len(OP, "sums", s.in_channels, self.sums.len())?;
-        check_len(OP, "products", s.in_channels, self.products.len())?;
+        self.check_rows(s.in_channels, s.in_len())
+    }
+
+    fn check_rows(&self, channels: usize, len: usize) -> Result<()> {
+        check_len(OP, "epilogue x", len, self.x.len())?;
+        check_len(OP, "epilogue mean", channels, self.mean.len())?;
+        check_len(OP, "sums", channels, self.sums.len())?;
+        check_len(OP, "products", channels, self.products.len())?;
         match self.gate {
             Gate::Open => Ok(()),
             Gate::Normalized { scale, shift } => {
-                check_len(OP, "gate scale", s.in_channels, scale.len())?;
-                check_len(OP, "gate shift", s.in_channels, shift.len())
+                check_len(OP, "gate scale", channels, scale.len())?;
+                check_len(OP, "gate shift", channels, shift.len())
             }
-            Gate::Stored { y } => check_len(OP, "gate y", s.in_len(), y.len()),
+            Gate::Stored { y } => check_len(OP, "gate y", len, y.len()),
         }
     }
+}
+
+/// The epilogue alone, of a gradient of whole rows of `channels`.
+pub(crate) fn gate_and_sum_rows<T: Real>(channels: usize, dx: ViewMut<'_, T>, epilogue: GradientEpilogue<'_, T>) -> Result<()> {
+    epilogue.check_rows(channels, dx.len())?;
+    if channels > 0 {
+        super::rows::with_gradient_epilogue(channels, Some(epilogue), |each| super::rows::for_all_parts(channels, dx.host(), each));
+    }
+    Ok(())
 }

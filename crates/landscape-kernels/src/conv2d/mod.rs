@@ -14,6 +14,7 @@ mod direct;
 #[cfg(feature = "cuda")]
 mod cuda;
 
+pub(crate) use fuse::gate_and_sum_rows;
 pub use fuse::{Activation, Epilogue, Gate, GradientEpilogue, Prologue};
 pub use pack::{pack_weight, unpack_gradient};
 pub use shape::Conv2dShape;
