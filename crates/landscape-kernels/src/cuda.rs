@@ -5,6 +5,7 @@
 //! All work of a device goes to one stream, in the order of the calls; nothing waits but copies to the host.
 
 pub(crate) mod args;
+mod blas;
 mod launch;
 pub(crate) mod memory;
 mod place;
@@ -16,13 +17,15 @@ use crate::error::{Error, Result};
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result, sys};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// An opened GPU: its context, one stream, and the kernels that were loaded so far.
 #[derive(Clone)]
 pub struct Cuda(Arc<Inner>);
 
 struct Inner {
+    /// Opened by the first product; given back before the stream and the context.
+    blas: OnceLock<Option<blas::Blas>>,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     loaded: Mutex<Loaded>,
@@ -62,7 +65,7 @@ impl Cuda {
         unsafe { context.disable_event_tracking() };
         keep_freed_memory(&context).map_err(failed)?;
         let stream = context.new_stream().map_err(failed)?;
-        Ok(Cuda(Arc::new(Inner { context, stream, loaded: Mutex::default() })))
+        Ok(Cuda(Arc::new(Inner { blas: OnceLock::new(), context, stream, loaded: Mutex::default() })))
     }
 
     /// Which GPU.

@@ -1,4 +1,4 @@
-//! Matrix products on GPUs, by own kernels.
+//! Matrix products on GPUs: by cuBLAS where it is there, else by own kernels.
 
 use super::{Dims, Strides};
 use crate::cuda::args::Plain;
@@ -38,6 +38,9 @@ pub(crate) fn product<T: Real>(
     c: ViewMut<'_, T>,
     mode: Accumulate,
 ) -> Result<()> {
+    if cuda.blas_product(dims, a, b, &c, mode)? {
+        return Ok(());
+    }
     let Dims { m, n, k } = dims;
     let tiles = |rows: usize, columns: usize| [m.div_ceil(rows), n.div_ceil(columns)];
     let ([x, y], kernel) = match tiles(64, 64) {

@@ -6,7 +6,7 @@ mod host_driver;
 use std::path::Path;
 use std::process::Command;
 
-/// Threads of a block run in either order, which must not matter.
+/// With the libraries that may be there and without; threads of a block run in either order, which must not matter.
 #[test]
 #[allow(clippy::print_stderr)]
 fn devices_on_the_host_driver() {
@@ -17,15 +17,18 @@ fn devices_on_the_host_driver() {
             return;
         }
     };
-    for order in ["forward", "reversed"] {
+    let with_libraries = format!("{}:{}", folder.display(), folder.join(host_driver::LIBRARIES).display());
+    for (order, path) in
+        [("forward", with_libraries), ("forward", folder.display().to_string()), ("reversed", folder.display().to_string())]
+    {
         let output = Command::new(std::env::current_exe().expect("this test's program"))
             .args(["devices::", "--nocapture"])
-            .env("LD_LIBRARY_PATH", &folder)
+            .env("LD_LIBRARY_PATH", &path)
             .env("HOST_DRIVER_ORDER", order)
             .output()
             .expect("this test's program runs");
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{order}:\n{}\n{errors}", String::from_utf8_lossy(&output.stdout));
-        assert!(!errors.contains("skipped"), "{order}: the host driver was not found:\n{errors}");
+        assert!(output.status.success(), "{order}, {path}:\n{}\n{errors}", String::from_utf8_lossy(&output.stdout));
+        assert!(!errors.contains("skipped"), "{order}, {path}: the host driver was not found:\n{errors}");
     }
 }

@@ -9,6 +9,10 @@ use std::process::Command;
 /// The crate's folder, whatever test includes this file.
 const CRATE: &str = env!("CARGO_MANIFEST_DIR");
 
+/// The folder in that of the driver that holds what may be there or not: cuBLAS.
+#[allow(dead_code)]
+pub const LIBRARIES: &str = "libraries";
+
 /// The folder that holds `libcuda.so.1`, or why there is none: no compiler. Built once per state of the sources.
 ///
 /// # Panics
@@ -26,7 +30,9 @@ pub fn build(temp: &Path) -> Result<PathBuf, String> {
     for (name, _, text) in cu_files() {
         state.extend(format!("{name}\n{text}\n").bytes());
     }
-    state.extend(std::fs::read(here.join("device.hpp")).expect("a source of this crate"));
+    for name in ["device.hpp", "cublas.cpp"] {
+        state.extend(std::fs::read(here.join(name)).expect("a source of this crate"));
+    }
 
     let folder = temp.join("host_driver");
     if std::fs::read(folder.join("state")).is_ok_and(|built| built == state) {
@@ -46,6 +52,15 @@ pub fn build(temp: &Path) -> Result<PathBuf, String> {
         objects.push(object);
     }
     run(Command::new(&compiler).arg("-shared").args(&objects).arg("-o").arg(fresh.join("libcuda.so.1")));
+    // In a folder of its own: with it on the library path products are the library's, without it own kernels'.
+    std::fs::create_dir(fresh.join(LIBRARIES)).expect("a folder for the build");
+    let libraries = Command::new(&compiler)
+        .args(["-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-shared"])
+        .arg(here.join("cublas.cpp"))
+        .arg("-o")
+        .arg(fresh.join(LIBRARIES).join("libcublas.so.13"))
+        .output();
+    assert!(libraries.is_ok_and(|output| output.status.success()), "`cublas.cpp` does not compile");
     std::fs::write(fresh.join("state"), &state).expect("the state of the build");
     // Whoever is first has built the same.
     let _ = std::fs::remove_dir_all(&folder);
