@@ -15,6 +15,7 @@ const WIDE_SHARE: f64 = 0.95;
 
 /// A case of a suite with its record.
 struct Row<'a> {
+    suite: &'a str,
     case: &'a suite::Case,
     record: &'a Case,
 }
@@ -27,8 +28,9 @@ pub fn write(suites: &[Suite]) -> anyhow::Result<()> {
     let mut all: Vec<Row<'_>> = Vec::new();
     for (suite, record) in suites.iter().zip(&records) {
         let cases = record.iter().flat_map(|r| &r.cases);
-        let rows: Vec<Row<'_>> =
-            cases.filter_map(|r| Some(Row { case: suite.cases.iter().find(|c| c.name == r.name)?, record: r })).collect();
+        let rows: Vec<Row<'_>> = cases
+            .filter_map(|r| Some(Row { suite: &suite.name, case: suite.cases.iter().find(|c| c.name == r.name)?, record: r }))
+            .collect();
         let body = if rows.is_empty() { "Not measured yet.\n".to_owned() } else { suite_table(&rows) };
         replace(&mut text, &format!("suite {}", suite.name), &format!("### {}\n\n{}\n\n{body}", suite.title, suite.about.trim()))?;
         all.extend(rows);
@@ -82,7 +84,7 @@ fn rows_table(rows: &[Row<'_>]) -> String {
     let mut text = "| job | ours | against | number [quartiles] | reach | go for | | others: ratio | last record |\n".to_owned();
     text += "|---|---|---|---|---|---|---|---|---|\n";
     for row in rows {
-        let (Some(against), Some(reach), Some(go_for)) = (&row.case.against, row.case.reach, row.case.go_for) else { continue };
+        let (Some(against), Some((reach, go_for))) = (&row.case.against, marks(row, rows)) else { continue };
         let unit = row.case.unit;
         let Some(value) = row.record.value(against, unit) else { continue };
         let title = row.record.side(against).map_or(against.as_str(), |side| side.title.as_str());
@@ -110,6 +112,16 @@ fn rows_table(rows: &[Row<'_>]) -> String {
         );
     }
     text
+}
+
+/// A row's marks: its own, or shares of what another case of its suite shows.
+fn marks(row: &Row<'_>, rows: &[Row<'_>]) -> Option<(f64, f64)> {
+    if let Some(of) = &row.case.marks_of {
+        let other = rows.iter().find(|other| other.suite == row.suite && other.case.name == of.case)?;
+        let value = other.record.value(other.case.against.as_ref()?, other.case.unit)?.median;
+        return Some((of.reach * value, of.go_for * value));
+    }
+    Some((row.case.reach?, row.case.go_for?))
 }
 
 fn other(record: &Case, side: &Measured) -> String {

@@ -53,6 +53,8 @@ pub struct Case {
     pub reach: Option<f64>,
     /// And the one after.
     pub go_for: Option<f64>,
+    /// Marks that are shares of what another case of the suite shows.
+    pub marks_of: Option<MarksOf>,
     /// Marks of the peak memory above the idle process, where that is a row too.
     pub memory: Option<Marks>,
     /// Blocks of each side.
@@ -77,6 +79,15 @@ pub struct Case {
 /// The marks of a row.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct Marks {
+    pub reach: f64,
+    pub go_for: f64,
+}
+
+/// Marks as shares of another case's number: a job that the memory bounds cannot gain more than a triad gains.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MarksOf {
+    pub case: String,
     pub reach: f64,
     pub go_for: f64,
 }
@@ -207,6 +218,9 @@ fn parse(name: &str, text: &str, peers: &BTreeMap<String, Peer>) -> anyhow::Resu
         if let Some(unknown) = case.peers.iter().find(|peer| !peers.contains_key(*peer)) {
             bail!("`{}` is against `{unknown}`, which `benches/peers/peers.toml` does not have", case.name);
         }
+        if let Some(of) = case.marks_of.as_ref().filter(|of| suite.cases.iter().all(|c| c.name != of.case)) {
+            bail!("the marks of `{}` are shares of `{}`, which is not there", case.name, of.case);
+        }
         if let Some(against) = case.against.as_ref().filter(|against| !case.peers.contains(against)) {
             bail!("the marks of `{}` are against `{against}`, which is none of its peers", case.name);
         }
@@ -309,6 +323,7 @@ mod tests {
             format!("{}{case}against = \"torch\"\n", head("a")),
             format!("{}{case}peers = [\"nobody\"]\n", head("a")),
             format!("{}{case}rounds = 0\n", head("a")),
+            format!("{}{case}marks_of = {{ case = \"b\", reach = 0.9, go_for = 1.0 }}\n", head("a")),
             format!("{}{case}unknown = 0\n", head("a")),
         ] {
             assert!(parse("x", &wrong, &BTreeMap::new()).is_err(), "{wrong}");
