@@ -11,6 +11,7 @@ use landscape_core::parallel_points::{measure_points, n_forks};
 use landscape_core::profile::{Measured, Values};
 use landscape_core::{Batches, Coefficients, ControlPoints, Examples, Fork, Objective, Pass, Seed, Stateful, Tally};
 use landscape_graph::Graph;
+use landscape_kernels::Device;
 use landscape_network::NetworkObjective;
 use landscape_network::shared_first_layer::{FirstLayer, Products, SharedFirstLayer};
 use landscape_zoo::data::held::HeldBatches;
@@ -66,10 +67,13 @@ impl Points<'_> {
         let left = partial.done.len().min(n_points)..n_points;
         let mut progress = Progress::new(common, name, n_points as u64, left.start as u64);
         if !left.is_empty() {
-            let device = landscape_kernels::Device::parse(&common.device)?;
+            let device = Device::parse(&common.device)?;
             let splits = self.splits(common)?;
             let memory_bytes = self.at_once.memory_bytes();
             if self.at_once.shared_first_layer {
+                if device != Device::Cpu {
+                    bail!("`--shared-first-layer` runs on the processor alone, got `--device {device}`");
+                }
                 let mut first = FirstLayer::new(self.graph, &device, self.control)?;
                 let product_bytes = self.check_memory(&first, &splits)?;
                 let splits = splits.products(&mut first)?;
@@ -100,7 +104,11 @@ impl Points<'_> {
         S: Examined<Batch = O::Batch>,
     {
         let n_points = left.end;
-        let n_forks = n_forks(left.len(), objective.fork_bytes(self.data.batch_size), memory_bytes);
+        // One GPU is kept busy by one point; a processor has a thread for each.
+        let n_forks = match objective.weights().device() {
+            Device::Cpu => n_forks(left.len(), objective.fork_bytes(self.data.batch_size), memory_bytes),
+            _ => 1,
+        };
         let measure = |objective: &mut O, idx: usize| self.at(objective, splits, &self.coefficients[idx]);
         measure_points(&mut objective, n_forks, left, measure, |idx, measured| {
             partial.push(measured)?;

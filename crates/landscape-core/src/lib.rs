@@ -66,6 +66,7 @@ pub mod plane;
 
 pub mod tally;
 pub mod batch;
+pub mod prefetch;
 pub mod objective;
 pub mod parallel_points;
 

@@ -15,21 +15,29 @@ pub use seeds::Seeds;
 
 use crate::args::{Cli, Command};
 use clap::CommandFactory;
+use std::num::NonZeroUsize;
 
 /// More threads than any machine runs at once.
 const MAX_THREADS: usize = 4096;
+/// As much as the main thread has where nothing else is said.
+const STACK_BYTES: usize = 8 << 20;
 
 /// Runs the command.
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
     let common = &cli.common;
     landscape_kernels::Device::parse(&common.device)?;
-    if let Some(threads) = common.threads {
-        if threads.get() > MAX_THREADS {
-            anyhow::bail!("`--threads` must be at most {MAX_THREADS}, got {threads}");
-        }
-        rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global()?;
+    let n_threads = common.threads.map_or(0, NonZeroUsize::get);
+    if n_threads > MAX_THREADS {
+        anyhow::bail!("`--threads` must be at most {MAX_THREADS}, got {n_threads}");
     }
     crate::interrupt::listen()?;
+    // The command itself runs on a thread of the pool: from any other, every op would be handed over and waited for.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).stack_size(STACK_BYTES).build()?;
+    pool.install(|| dispatch(cli))
+}
+
+fn dispatch(cli: &Cli) -> anyhow::Result<()> {
+    let common = &cli.common;
     match &cli.command {
         Command::Train(args) => train::run(common, args),
         Command::Connect(args) => connect::run(common, args),

@@ -6,16 +6,20 @@ use crate::interrupt;
 use crate::progress::Progress;
 use crate::run_folder::RunFolder;
 use anyhow::Context;
+use landscape_core::prefetch::{Place, prefetched};
 use landscape_core::record::RecordWriter;
 use landscape_core::{Batches, ControlPoints, Examples, Seed, Stateful};
 use landscape_network::NetworkObjective;
-use landscape_train::{Control, FitConfig, FitState, Sampler, StepReport, fit, resume};
+use landscape_train::{Control, FitConfig, FitState, Moment, Sampler, StepReport, fit, resume};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The state is saved at the end of an epoch if this long has passed since, and within an epoch after ten times as long.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// Batches that are made ahead of the step that needs them.
+const BATCHES_AHEAD: usize = 2;
 
 /// One training run.
 pub struct Run<'a> {
@@ -50,7 +54,7 @@ impl Run<'_> {
         objective: &mut NetworkObjective<f32>,
         points: &mut ControlPoints<f32>,
         sampler: &dyn Sampler,
-        batches: &dyn Batches<Batch = Examples<f32>>,
+        batches: &(dyn Batches<Batch = Examples<f32>> + Sync),
         on_epoch: &mut EpochRecord<'_>,
     ) -> anyhow::Result<Driven> {
         let started = Instant::now();
@@ -78,7 +82,8 @@ impl Run<'_> {
         let mut last_save = Instant::now();
         let loop_started = Instant::now();
         if state.step < n_steps.min(stop_at) {
-            fit(objective, points, sampler, batches, self.fit, self.seed, &mut state, &mut |moment| {
+            let first = Place { epoch: state.step / batches.n_batches() as u64, idx: (state.step % batches.n_batches() as u64) as usize };
+            let mut observe = |moment: Moment<'_, NetworkObjective<f32>>| {
                 let since = Instant::now();
                 let mut watch = || -> anyhow::Result<Control> {
                     let report = moment.report;
@@ -116,7 +121,15 @@ impl Run<'_> {
                 });
                 outside_steps += since.elapsed();
                 Ok(control)
-            })?;
+            };
+            let mut train = |batches: &dyn Batches<Batch = Examples<f32>>| {
+                fit(objective, points, sampler, batches, self.fit, self.seed, &mut state, &mut observe)
+            };
+            // Who asked for one thread gets one.
+            match rayon::current_num_threads() {
+                1 => train(batches)?,
+                _ => prefetched(batches, first, self.fit.epochs, BATCHES_AHEAD, train)?,
+            };
         }
         progress.finish();
         if let Some(error) = failure {
