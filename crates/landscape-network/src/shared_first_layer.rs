@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::objective::{Loss, NetworkObjective};
 use landscape_core::{
-    Batches, Buffers, Coefficients, ControlPoints, Examples, Flat, Fork, NormRefresh, Objective, ParamLayout, Pass, Stateful, Tally,
-    Targets,
+    Batches, Buffers, Coefficients, ControlPoints, Examples, Flat, Fork, NormRefresh, Objective, ParamLayout, Pass, Row, Stateful,
+    Tally, Targets,
 };
 use landscape_graph::{Graph, SplitGraph};
 use landscape_kernels::{Accumulate, Device, Real, View, blend};
@@ -139,10 +139,10 @@ impl<T: Real> SharedFirstLayer<T> {
 
     /// Whether these are the control points that the products are of.
     fn is_at_home(&self, points: &ControlPoints<T>) -> bool {
-        let same = |k: usize| {
-            let (own, theirs) = (self.points.point(k), points.point(k));
-            let (own, theirs) = (own.view().host(), theirs.view().host());
-            std::ptr::eq(own, theirs) || own == theirs
+        let same = |k: usize| match (&self.points.rows()[k], &points.rows()[k]) {
+            (Row::Frozen(own), Row::Frozen(theirs)) if Arc::ptr_eq(own, theirs) => true,
+            (Row::Stored(own), Row::Stored(theirs)) if Arc::ptr_eq(own, theirs) => true,
+            (own, theirs) => own.point().view().host() == theirs.point().view().host(),
         };
         points.n_points() == self.points.n_points() && (0..points.n_points()).all(same)
     }
