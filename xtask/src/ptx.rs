@@ -89,7 +89,10 @@ fn whole(source: &str, body: &str) -> String {
     };
     let flags = FLAGS.join(" ");
     let made_of = hash(&[source, "\n", &flags, "\n", WHEEL]);
-    format!("// By `cargo xtask ptx` with {WHEEL} {flags}\n// sha256 of source, flags and compiler {made_of}\n// sha256 of what follows {}\n\n{body}", hash(&[body]))
+    format!(
+        "// By `cargo xtask ptx` with {WHEEL} {flags}\n// sha256 of source, flags and compiler {made_of}\n// sha256 of what follows {}\n\n{body}",
+        hash(&[body])
+    )
 }
 
 /// The compiler's library, if the wheel is installed below `target`.

@@ -6,7 +6,7 @@ use landscape_core::{Bezier, Coefficients, ControlPoints, Examples, Flat, Object
 use landscape_kernels::Accumulate;
 use landscape_network::NetworkObjective;
 use landscape_train::sampler::Given;
-use landscape_train::{Connect, Control, DecayOn, Endpoint, FitConfig, FitState, Optimizer, Sampler, Schedule, fit};
+use landscape_train::{Control, DecayOn, Endpoint, FitConfig, FitState, Optimizer, Sampler, Schedule, fit};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -56,7 +56,6 @@ impl Steps {
             schedule: Schedule::Constant,
             weight_decay: 1e-4,
             decay_on: DecayOn::Point,
-            ..Connect::garipov2018().fit
         };
         let given;
         let sampler: &dyn Sampler = match &self.curve {

@@ -39,7 +39,7 @@ fn main() -> anyhow::Result<()> {
     let network = Network::new(model, VarBuilder::from_varmap(&variables, DType::F32, &device))?;
     values::fill(&variables, seed, if is_training { values::Statistics::New } else { values::Statistics::Filled })?;
     let (x, y) = values::batch(seed, batch, &network.input_shape(), &device)?;
-    let mut optimizer = SGD::new(variables.all_vars(), RATE)?;
+    let mut optimizer = SGD::new(values::variables(&variables)?, RATE)?;
     let mut once = || -> anyhow::Result<f64> {
         let loss = cross_entropy(&network.forward(&x, is_training)?, &y)?;
         if is_training {

@@ -1,7 +1,8 @@
 //! The numbers of `landscape_benches::values`, without a crate of ours.
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 use candle_nn::VarMap;
+use std::collections::BTreeMap;
 
 const N_CLASSES: usize = 10;
 
@@ -26,6 +27,13 @@ fn stream(seed: u64, name: &str) -> u64 {
 
 fn symmetric(stream: u64, n: usize, bound: f64) -> Vec<f32> {
     (0..n as u64).map(|i| ((2.0 * uniform(stream, i) - 1.0) * bound) as f32).collect()
+}
+
+/// All variables in the order of their names: the map's own order differs from run to run.
+pub fn variables(variables: &VarMap) -> anyhow::Result<Vec<Var>> {
+    let Ok(all) = variables.data().lock() else { anyhow::bail!("the variables are locked") };
+    let sorted: BTreeMap<&String, &Var> = all.iter().collect();
+    Ok(sorted.into_values().cloned().collect())
 }
 
 /// Sets every variable to control point 0.
