@@ -101,18 +101,11 @@ pub(super) fn blend<T: Real>(cuda: &Cuda, c: &[f64], rows: &[View<'_, T>], mut o
     Ok(())
 }
 
-pub(super) fn spread<T: Real>(
-    cuda: &Cuda,
-    c: &[f64],
-    g: View<'_, T>,
-    rows: &mut [Option<ViewMut<'_, T>>],
-    mode: Accumulate,
-) -> Result<()> {
+pub(super) fn spread<T: Real>(cuda: &Cuda, c: &[f64], g: View<'_, T>, rows: &mut [Option<ViewMut<'_, T>>], mode: Accumulate) -> Result<()> {
     for row in rows.iter() {
         place("spread", &[("g", g.place()), ("row", row.place())])?;
     }
-    let written: Vec<(f64, u64)> =
-        c.iter().zip(rows).filter_map(|(c, row)| row.as_mut().map(|row| (*c, *pointer_mut(row)))).collect();
+    let written: Vec<(f64, u64)> = c.iter().zip(rows).filter_map(|(c, row)| row.as_mut().map(|row| (*c, *pointer_mut(row)))).collect();
     for group in written.chunks(MAX_ROWS) {
         let (c, pointers): (Vec<f64>, Vec<u64>) = group.iter().copied().unzip();
         let mut table = Table::new(&c, 0);

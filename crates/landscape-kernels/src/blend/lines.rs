@@ -99,7 +99,8 @@ impl Line for Pair {
     #[inline(always)]
     unsafe fn widen(from: *const bf16) -> Self {
         unsafe {
-            let half = |from: *const bf16| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()))));
+            let half =
+                |from: *const bf16| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()))));
             Pair(half(from), half(from.add(8)))
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Where there is no GPU the test says so and passes; `without_gpu.rs` then runs it on the processor behind the driver's interface.
 
-use crate::values;
+use crate::{values, weight_space};
 use landscape_kernels::activation::{self, Gelu};
 use landscape_kernels::batch_norm::{self, BatchNormShape};
 use landscape_kernels::conv2d::{self, Conv2dShape};
@@ -18,22 +18,22 @@ const MODES: [Accumulate; 2] = [Accumulate::Overwrite, Accumulate::Add];
 type Body<T> = Box<dyn Fn(&Device) -> Result<Vec<Vec<T>>>>;
 
 /// A body and how far devices may lie apart, in units of the scalar's rounding; 0 wants the same bits.
-struct Case<T> {
+pub struct Case<T> {
     name: String,
     n_ulps: f64,
     body: Body<T>,
 }
 
-fn case<T>(name: impl Into<String>, n_ulps: f64, body: impl Fn(&Device) -> Result<Vec<Vec<T>>> + 'static) -> Case<T> {
+pub fn case<T>(name: impl Into<String>, n_ulps: f64, body: impl Fn(&Device) -> Result<Vec<Vec<T>>> + 'static) -> Case<T> {
     Case { name: name.into(), n_ulps, body: Box::new(body) }
 }
 
 /// `n` values by a formula, on a device.
-fn put<T: Real>(device: &Device, n: usize, seed: u64) -> Memory<T> {
+pub fn put<T: Real>(device: &Device, n: usize, seed: u64) -> Memory<T> {
     Memory::from_host(device, narrow(&values(n, seed)))
 }
 
-fn narrow<T: Real>(values: &[f64]) -> Vec<T> {
+pub fn narrow<T: Real>(values: &[f64]) -> Vec<T> {
     values.iter().map(|v| T::from_f64(*v)).collect()
 }
 
@@ -322,7 +322,7 @@ fn losses<T: Real>() -> Vec<Case<T>> {
 }
 
 fn all<T: Real>() -> Vec<Case<T>> {
-    let groups = [element_wise(), moves(), pools(), linears(), convolutions(), batch_norms(), losses()];
+    let groups = [element_wise(), moves(), pools(), linears(), convolutions(), batch_norms(), losses(), weight_space::all()];
     groups.into_iter().flatten().collect()
 }
 
@@ -364,6 +364,11 @@ fn accelerators() -> Vec<Device> {
     }
 }
 
+/// The processor and all others.
+pub fn everywhere() -> Vec<Device> {
+    std::iter::once(Device::Cpu).chain(accelerators()).collect()
+}
+
 /// The bodies run on the processor wherever the tests run, so none of them is wrong by itself.
 #[test]
 fn bodies_run_on_the_processor() {
@@ -379,6 +384,9 @@ fn accelerators_agree_with_the_processor() {
             agree(&case, &device);
         }
         for case in all::<f64>() {
+            agree(&case, &device);
+        }
+        for case in weight_space::all_f32() {
             agree(&case, &device);
         }
     }

@@ -22,7 +22,7 @@ fn devices_on_the_host_driver() {
         [("forward", with_libraries), ("forward", folder.display().to_string()), ("reversed", folder.display().to_string())]
     {
         let output = Command::new(std::env::current_exe().expect("this test's program"))
-            .args(["devices::", "--nocapture"])
+            .args(["devices::", "weight_space::", "--nocapture"])
             .env("LD_LIBRARY_PATH", &path)
             .env("HOST_DRIVER_ORDER", order)
             .output()
