@@ -8,7 +8,7 @@ pub(crate) mod args;
 mod blas;
 mod launch;
 pub(crate) mod memory;
-mod place;
+pub(crate) mod place;
 
 pub(crate) use launch::{Grid, Source, source};
 pub(crate) use place::{Placed, place};

@@ -1,6 +1,8 @@
 //! Launches of the weight-space kernels for GPUs; counts and lengths were checked.
 
+use super::Row;
 use crate::cuda::args::Plain;
+use crate::cuda::place::Place;
 use crate::cuda::{Cuda, Grid, Placed, Source, place, source};
 use crate::error::Result;
 use crate::memory::{Accumulate, Real, View, ViewMut};
@@ -69,33 +71,57 @@ impl Table {
     }
 }
 
-pub(super) fn blend<T: Real>(cuda: &Cuda, c: &[f64], rows: &[View<'_, T>], mut out: ViewMut<'_, T>) -> Result<()> {
+impl<'a, T> Placed<'a> for Row<'a, T> {
+    fn place(&self) -> Place<'a> {
+        match self {
+            Row::Plain(row) => row.place(),
+            Row::Bf16(row) => row.place(),
+        }
+    }
+}
+
+/// One row of a launch.
+#[derive(Clone, Copy)]
+struct Term {
+    c: f64,
+    pointer: u64,
+    is_narrow: bool,
+}
+
+impl Term {
+    fn of<T>(c: f64, row: &Row<'_, T>) -> Self {
+        match row {
+            Row::Plain(row) => Term { c, pointer: *pointer(row), is_narrow: false },
+            Row::Bf16(row) => Term { c, pointer: *pointer(row), is_narrow: true },
+        }
+    }
+}
+
+pub(super) fn blend<T: Real>(cuda: &Cuda, c: &[f64], rows: &[Row<'_, T>], mut out: ViewMut<'_, T>) -> Result<()> {
     for row in rows {
         place("blend", &[("out", out.place()), ("row", row.place())])?;
     }
     let n = out.len();
     // Rows whose coefficient is zero are not read.
-    let read: Vec<(f64, View<'_, T>)> = c.iter().copied().zip(rows.iter().copied()).filter(|(c, _)| *c != 0.0).collect();
+    let read: Vec<(f64, &Row<'_, T>)> = c.iter().copied().zip(rows).filter(|(c, _)| *c != 0.0).collect();
     match read.as_slice() {
         [] => return out.fill(T::ZERO),
-        [(1.0, row)] => return out.copy_from(*row),
+        [(1.0, Row::Plain(row))] => return out.copy_from(*row),
         _ => {}
     }
+    let terms: Vec<Term> = read.into_iter().map(|(c, row)| Term::of(c, row)).collect();
     // More rows than a table holds are added group by group, in the same order of sums: the sum so far is the first row of the next.
-    let mut groups = Vec::new();
-    let mut rest = read.as_slice();
+    let own = *pointer_mut(&mut out);
+    let mut sum_so_far = None;
+    let mut rest = terms.as_slice();
     while !rest.is_empty() {
-        let n_rows = rest.len().min(if groups.is_empty() { MAX_ROWS } else { MAX_ROWS - 1 });
-        let (group, after) = rest.split_at(n_rows);
-        groups.push(group);
-        rest = after;
-    }
-    for (idx, group) in groups.into_iter().enumerate() {
-        let own = *pointer_mut(&mut out);
-        let before = (idx > 0).then_some((1.0, own));
-        let (c, pointers): (Vec<f64>, Vec<u64>) = before.into_iter().chain(group.iter().map(|(c, row)| (*c, *pointer(row)))).unzip();
-        let mut table = Table::new(&c, 0);
-        table.push(pointers.into_iter().chain([own]), n, size_of::<T>());
+        let (group, after) = rest.split_at(rest.len().min(MAX_ROWS - usize::from(sum_so_far.is_some())));
+        let group: Vec<Term> = sum_so_far.into_iter().chain(group.iter().copied()).collect();
+        (sum_so_far, rest) = (Some(Term { c: 1.0, pointer: own, is_narrow: false }), after);
+        let c: Vec<f64> = group.iter().map(|term| term.c).collect();
+        let narrow = group.iter().enumerate().map(|(k, term)| u32::from(term.is_narrow) << k).sum();
+        let mut table = Table::new(&c, narrow);
+        table.push(group.iter().map(|term| term.pointer).chain([own]), n, size_of::<T>());
         cuda.launch(&KERNELS, "blend", T::NAME, Grid::blocks(table.n_blocks(), Grid::THREADS), &[&Plain(table)])?;
     }
     Ok(())
