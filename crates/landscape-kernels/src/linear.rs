@@ -1,22 +1,18 @@
 //! The linear layer y = x·Wᵀ + b on row-major matrices, W `[out_features, in_features]` as in PyTorch.
 //!
-//! The result is cut into fixed tiles, each one product on one thread: no sum ever crosses tasks, so nothing is reduced.
+//! The activation above and the relu below are fused to the products, and the bias's gradient comes by the way of the weight's.
 
 #[cfg(feature = "cuda")]
 mod cuda;
 
 use crate::check::n_elements;
+use crate::conv2d::Activation;
 use crate::error::{Result, check_len};
-use crate::gemm::{Dims, Strides, product};
+use crate::gemm::{Dims, End, Fused, Strides, tiled};
 use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::reduce::column_sums;
-use rayon::prelude::*;
 
 const OP: &str = "linear";
-/// Rows of a tile: enough to pay for packing the right operand.
-const TILE_ROWS: usize = 256;
-/// Columns of a tile: a batch of 128 over a layer of 512 still gives four tasks.
-const TILE_COLS: usize = 128;
 
 /// The sizes of a linear layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +48,24 @@ pub fn forward<T: Real>(
     bias: Option<View<'_, T>>,
     y: ViewMut<'_, T>,
 ) -> Result<()> {
+    forward_fused(shape, x, weight, bias, Activation::None, y)
+}
+
+/// y = activation(x·weightᵀ + bias), with the bits of [`forward`] followed by the activation.
+///
+/// # Shapes
+/// As [`forward`].
+///
+/// # Errors
+/// As [`forward`], and [`crate::Error::Shape`] for an activation on an accelerator.
+pub fn forward_fused<T: Real>(
+    shape: &LinearShape,
+    x: View<'_, T>,
+    weight: View<'_, T>,
+    bias: Option<View<'_, T>>,
+    activation: Activation,
+    y: ViewMut<'_, T>,
+) -> Result<()> {
     let &LinearShape { n_rows, in_features, out_features } = shape;
     check_len(OP, "x", n_elements(OP, &[n_rows, in_features])?, x.len())?;
     check_len(OP, "weight", n_elements(OP, &[out_features, in_features])?, weight.len())?;
@@ -59,18 +73,17 @@ pub fn forward<T: Real>(
     if let Some(bias) = bias {
         check_len(OP, "bias", out_features, bias.len())?;
     }
-    on_device!(OP, [x, weight, bias, y], gpu => cuda::forward(gpu, shape, x, weight, bias, y));
-    let y = y.host();
-    let mut mode = Accumulate::Overwrite;
-    if let Some(bias) = bias {
-        let bias = bias.host();
-        if out_features > 0 {
-            y.chunks_exact_mut(out_features).for_each(|row| row.copy_from_slice(bias));
-        }
-        mode = Accumulate::Add;
-    }
+    on_device!(OP, [x, weight, bias, y], gpu => match activation {
+        Activation::None => cuda::forward(gpu, shape, x, weight, bias, y),
+        Activation::Relu => Err(not_fused()),
+    });
     let dims = Dims { m: n_rows, n: out_features, k: in_features };
-    tiled(dims, (x.host(), Strides::row_major(in_features)), (weight.host(), Strides::transposed(in_features)), y, mode);
+    let finish = match activation {
+        Activation::None => End::Store,
+        Activation::Relu => End::Relu,
+    };
+    let fused = Fused { start: bias.map(View::host), add: false, finish, row_sums: None };
+    tiled(dims, (x.host(), Strides::row_major(in_features)), (weight.host(), Strides::transposed(in_features)), y.host(), fused);
     Ok(())
 }
 
@@ -88,13 +101,53 @@ pub fn backward_input<T: Real>(
     dx: ViewMut<'_, T>,
     mode: Accumulate,
 ) -> Result<()> {
+    input_gradient(shape, weight, dy, dx, mode, None)
+}
+
+/// dx = dy·weight where `y_below` is positive, else 0: through the relu below as well, whose output is `y_below`.
+///
+/// # Shapes
+/// As [`backward_input`]; `y_below` like `dx`.
+///
+/// # Errors
+/// As [`backward_input`], and [`crate::Error::Shape`] on an accelerator.
+pub fn backward_input_relu<T: Real>(
+    shape: &LinearShape,
+    weight: View<'_, T>,
+    dy: View<'_, T>,
+    y_below: View<'_, T>,
+    dx: ViewMut<'_, T>,
+) -> Result<()> {
+    check_len(OP, "y_below", dx.len(), y_below.len())?;
+    input_gradient(shape, weight, dy, dx, Accumulate::Overwrite, Some(y_below))
+}
+
+/// What a fused activation says on an accelerator, where it is an op of its own.
+#[cfg(feature = "cuda")]
+fn not_fused() -> crate::Error {
+    crate::Error::Shape { op: OP, reason: "a fused relu must be on the processor, got one on an accelerator".to_owned() }
+}
+
+fn input_gradient<T: Real>(
+    shape: &LinearShape,
+    weight: View<'_, T>,
+    dy: View<'_, T>,
+    dx: ViewMut<'_, T>,
+    mode: Accumulate,
+    gate: Option<View<'_, T>>,
+) -> Result<()> {
     let &LinearShape { n_rows, in_features, out_features } = shape;
     check_len(OP, "weight", n_elements(OP, &[out_features, in_features])?, weight.len())?;
     check_len(OP, "dy", n_elements(OP, &[n_rows, out_features])?, dy.len())?;
     check_len(OP, "dx", n_elements(OP, &[n_rows, in_features])?, dx.len())?;
-    on_device!(OP, [weight, dy, dx], gpu => cuda::backward_input(gpu, shape, weight, dy, dx, mode));
+    on_device!(OP, [weight, dy, dx, gate], gpu => match gate {
+        None => cuda::backward_input(gpu, shape, weight, dy, dx, mode),
+        Some(_) => Err(not_fused()),
+    });
     let dims = Dims { m: n_rows, n: in_features, k: out_features };
-    tiled(dims, (dy.host(), Strides::row_major(out_features)), (weight.host(), Strides::row_major(in_features)), dx.host(), mode);
+    let (dy, weight) = ((dy.host(), Strides::row_major(out_features)), (weight.host(), Strides::row_major(in_features)));
+    let finish = gate.map_or(End::Store, |gate| End::Gate(gate.host()));
+    tiled(dims, dy, weight, dx.host(), Fused { start: None, add: mode == Accumulate::Add, finish, row_sums: None });
     Ok(())
 }
 
@@ -121,12 +174,10 @@ pub fn backward_weight<T: Real>(
         check_len(OP, "dbias", out_features, dbias.len())?;
     }
     on_device!(OP, [x, dy, dweight, dbias], gpu => cuda::backward_weight(gpu, shape, x, dy, dweight, dbias, mode));
-    let (x, dy) = (x.host(), dy.host());
-    if let Some(dbias) = dbias {
-        store_column_sums(out_features, dy, dbias.host(), mode);
-    }
     let dims = Dims { m: out_features, n: in_features, k: n_rows };
-    tiled(dims, (dy, Strides::transposed(out_features)), (x, Strides::row_major(in_features)), dweight.host(), mode);
+    let (dy, x) = ((dy.host(), Strides::transposed(out_features)), (x.host(), Strides::row_major(in_features)));
+    let fused = Fused { start: None, add: mode == Accumulate::Add, finish: End::Store, row_sums: dbias.map(ViewMut::host) };
+    tiled(dims, dy, x, dweight.host(), fused);
     Ok(())
 }
 
@@ -140,54 +191,11 @@ pub(crate) fn store_column_sums<T: Real>(n_columns: usize, dy: &[T], dbias: &mut
     }
 }
 
-/// A place in the result that a task starts to write at.
-#[derive(Clone, Copy)]
-struct Start<T>(*mut T);
-
-// SAFETY: tasks write disjoint tiles through it, and the result outlives them.
-unsafe impl<T: Send> Send for Start<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for Start<T> {}
-
-impl<T> Start<T> {
-    /// The place `offset` elements on; a method, so that a closure captures the whole of `self` and not the bare pointer.
-    fn at(self, offset: usize) -> *mut T {
-        self.0.wrapping_add(offset)
-    }
-}
-
-/// c = a·b, or c += a·b, tile by tile in parallel; `c` is row-major and exactly `m·n` long.
-fn tiled<T: Real>(dims: Dims, a: (&[T], Strides), b: (&[T], Strides), c: &mut [T], mode: Accumulate) {
-    let Dims { m, n, k } = dims;
-    assert!(c.len() == m * n && a.0.len() == m * k && b.0.len() == k * n, "operands of a tiled product were checked by the caller");
-    let (n_row_tiles, n_col_tiles) = (m.div_ceil(TILE_ROWS), n.div_ceil(TILE_COLS));
-    // Widths are multiples of 16 numbers, one vector, apart from the last.
-    let rows = m.div_ceil(n_row_tiles.max(1));
-    let cols = n.div_ceil(n_col_tiles.max(1)).next_multiple_of(16);
-    let start = Start(c.as_mut_ptr());
-    let tile = |idx: usize| {
-        let (i, j) = (idx / n_col_tiles * rows, idx % n_col_tiles * cols);
-        if i >= m || j >= n {
-            return;
-        }
-        let dims = Dims { m: rows.min(m - i), n: cols.min(n - j), k };
-        // SAFETY: the tile lies inside the three matrices (lengths asserted above), and tiles do not overlap.
-        unsafe {
-            let a = (a.0.as_ptr().wrapping_add(i * a.1.row), a.1);
-            let b = (b.0.as_ptr().wrapping_add(j * b.1.col), b.1);
-            product(dims, a, b, (start.at(i * n + j), Strides::row_major(n)), mode);
-        }
-    };
-    match n_row_tiles * n_col_tiles {
-        1 => tile(0),
-        n_tiles => (0..n_tiles).into_par_iter().for_each(tile),
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::activation::{relu_backward, relu_forward};
     use crate::error::Error;
     use crate::naive::linear as naive;
     use crate::naive::tools::{assert_close, bits, check_gradient, dot, on_pools, values};
@@ -269,7 +277,42 @@ mod tests {
 
     #[test]
     fn threads_do_not_change_bits() {
-        on_pools(|| all::<f32>(&shape(300, 40, 300)).map(|v| bits(&v)));
+        at_every_level(|| {
+            for s in [shape(300, 40, 300), shape(128, 784, 512), shape(1100, 30, 70)] {
+                on_pools(|| all::<f32>(&s).map(|v| bits(&v)));
+            }
+        });
+    }
+
+    #[test]
+    fn fused_has_the_bits_of_unfused() {
+        at_every_level(|| {
+            for s in [shape(5, 3, 2), shape(128, 300, 100), shape(600, 33, 47)] {
+                let [x, w, b, g] = operands::<f32>(&s);
+                let half = |n: usize| vec![0.5_f32; n];
+                let (mut y, mut relu, mut fused) = (half(g.len()), half(g.len()), half(g.len()));
+                forward(&s, (&x).into(), (&w).into(), Some((&b).into()), (&mut y).into()).unwrap();
+                relu_forward((&y).into(), (&mut relu).into()).unwrap();
+                forward_fused(&s, (&x).into(), (&w).into(), Some((&b).into()), Activation::Relu, (&mut fused).into()).unwrap();
+                assert_eq!(bits(&fused), bits(&relu));
+                let (mut dx, mut gated, mut fused) = (half(x.len()), half(x.len()), half(x.len()));
+                backward_input(&s, (&w).into(), (&g).into(), (&mut dx).into(), Accumulate::Overwrite).unwrap();
+                relu_backward((&x).into(), (&dx).into(), (&mut gated).into(), Accumulate::Overwrite).unwrap();
+                backward_input_relu(&s, (&w).into(), (&g).into(), (&x).into(), (&mut fused).into()).unwrap();
+                assert_eq!(bits(&fused), bits(&gated));
+            }
+        });
+    }
+
+    #[test]
+    fn relu_in_a_product_lets_nan_through_and_has_no_negative_zero() {
+        at_every_level(|| {
+            let s = shape(1, 1, 3);
+            let mut y = [9.0_f32; 3];
+            let w = [f32::NAN, -0.0, -1.0];
+            forward_fused(&s, (&[1.0_f32][..]).into(), (&w[..]).into(), None, Activation::Relu, (&mut y[..]).into()).unwrap();
+            assert!(y[0].is_nan() && y[1].to_bits() == 0 && y[2].to_bits() == 0, "{y:?}");
+        });
     }
 
     #[test]

@@ -1,14 +1,24 @@
-//! Matrix products on strided slices, by the `gemm` crate (AVX-512 where the processor has it).
+//! Matrix products on strided slices: packed register blocks for AVX-512 and AVX2, plain loops for any other processor.
 //!
-//! One call runs on one thread; callers cut the work themselves, by shape, so that bits never depend on the thread count.
+//! [`gemm`] runs on one thread; callers cut the work themselves, by shape, so that bits never depend on the thread count.
+
+mod vector;
+#[cfg(target_arch = "x86_64")]
+mod vector_x86;
+mod block;
+mod tiles;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use tiles::{End, Fused, tiled};
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 
 use crate::memory::{Accumulate, Real};
-
-/// Length of the summed dimension that one sum goes over; longer ones are sums of sums, which round less.
-const SEGMENT: usize = 256;
+use crate::simd::Level;
+use block::{Finish, Kernel, Start, Task};
+use std::any::TypeId;
 
 /// A matrix inside a slice: element (i, j) stands at `offset + i·row_stride + j·col_stride`.
 #[derive(Debug, Clone, Copy)]
@@ -66,46 +76,58 @@ pub fn gemm<T: Real>(dims: Dims, a: (&[T], Strides), b: (&[T], Strides), c: (&mu
 ///
 /// # Safety
 /// Every element of `a` and `b` must be readable, every element of `c` writable and distinct, and nobody else may touch `c`'s.
+///
+/// # Panics
+/// If neither rows nor columns of the result are contiguous.
 pub(crate) unsafe fn product<T: Real>(dims: Dims, a: (*const T, Strides), b: (*const T, Strides), c: (*mut T, Strides), mode: Accumulate) {
-    let mut mode = mode;
-    // A product without a summed dimension still has to write its zeros.
-    for start in (0..dims.k.max(1)).step_by(SEGMENT) {
-        let a = (a.0.wrapping_add(start * a.1.col), a.1);
-        let b = (b.0.wrapping_add(start * b.1.row), b.1);
-        // SAFETY: the caller promises it of the whole, of which this is a part.
-        unsafe { segment(Dims { k: SEGMENT.min(dims.k - start.min(dims.k)), ..dims }, a, b, c, mode) };
-        mode = Accumulate::Add;
+    if dims.m == 0 || dims.n == 0 {
+        return;
     }
+    let start = match mode {
+        Accumulate::Overwrite => Start::Zero,
+        Accumulate::Add => Start::Result,
+    };
+    let task = if c.1.col == 1 {
+        Task { dims, a, b, c: (c.0, c.1.row), start, finish: Finish::Store, row_sums: None }
+    } else {
+        // The transpose of the result is the product of the transposes.
+        assert_eq!(c.1.row, 1, "a result has contiguous rows or contiguous columns");
+        let turned = |s: Strides| Strides { row: s.col, col: s.row };
+        let dims = Dims { m: dims.n, n: dims.m, k: dims.k };
+        let (a, b) = ((b.0, turned(b.1)), (a.0, turned(a.1)));
+        Task { dims, a, b, c: (c.0, c.1.col), start, finish: Finish::Store, row_sums: None }
+    };
+    // SAFETY: the caller promises it.
+    unsafe { run(&task) }
 }
 
-/// The product over a part of the summed dimension.
+/// Runs a task on this thread, at the level of [`crate::simd::level`].
 ///
 /// # Safety
-/// As [`product`].
-unsafe fn segment<T: Real>(dims: Dims, a: (*const T, Strides), b: (*const T, Strides), c: (*mut T, Strides), mode: Accumulate) {
-    // SAFETY: the caller promises it.
+/// As [`product`] for the task's operands; a row that the result starts from, a gate and the sums of rows reach as far as the result does.
+pub(crate) unsafe fn run<T: Real>(task: &Task<T>) {
+    // SAFETY: the level says that the processor has the instructions, a task is cast to the scalar that it has already, and the caller
+    // promises the rest.
     unsafe {
-        gemm::gemm(
-            dims.m,
-            dims.n,
-            dims.k,
-            c.0,
-            c.1.col as isize,
-            c.1.row as isize,
-            mode == Accumulate::Add,
-            a.0,
-            a.1.col as isize,
-            a.1.row as isize,
-            b.0,
-            b.1.col as isize,
-            b.1.row as isize,
-            T::ONE,
-            T::ONE,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+        if TypeId::of::<T>() == TypeId::of::<f32>() {
+            let task = &*std::ptr::from_ref(task).cast();
+            match crate::simd::level() {
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => block::Avx512Single::task(task),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2 => block::Avx2Single::task(task),
+                _ => block::PortableSingle::task(task),
+            }
+        } else {
+            let task = &*std::ptr::from_ref(task).cast();
+            match crate::simd::level() {
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => block::Avx512Double::task(task),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2 => block::Avx2Double::task(task),
+                _ => block::PortableDouble::task(task),
+            }
+        }
     }
 }
 
