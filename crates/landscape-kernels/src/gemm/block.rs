@@ -21,6 +21,8 @@ pub(super) const COPIED_ROWS: usize = 128;
 pub(super) const READ_ROWS: usize = 512;
 /// Columns of the widest panel.
 const PANEL: usize = 32;
+/// Rows of the longest block.
+const MAX_ROWS: usize = 12;
 
 /// What the result starts from.
 #[derive(Debug, Clone, Copy)]
@@ -129,41 +131,47 @@ unsafe fn block<V: Vector, const P: usize, const W: usize, const COPIED: bool>(b
                 panel = panel.add(W * V::LANES);
             };
         }
-        while i + 4 <= block.k {
-            step!(i);
-            step!(i + 1);
-            step!(i + 2);
-            step!(i + 3);
-            i += 4;
-        }
         while i < block.k {
             step!(i);
             i += 1;
         }
-        for v in 0..W {
-            let first = v * V::LANES;
-            let lanes = block.n_columns.saturating_sub(first).min(V::LANES);
-            let from = match block.start {
-                Start::Row(row) => V::load_first(row.wrapping_add(first), lanes),
-                _ => V::zero(),
+        // Choices stand outside the loops: these must be short enough to be unrolled, or the sums would not stay in registers.
+        let is_whole = block.n_columns >= W * V::LANES;
+        let lanes = |v: usize| block.n_columns.saturating_sub(v * V::LANES).min(V::LANES);
+        let at = |p: usize, v: usize| p * block.c_row + v * V::LANES;
+        macro_rules! each {
+            (|$p:ident, $v:ident, $sum:ident| $new:expr) => {
+                for $p in 0..P {
+                    for $v in 0..W {
+                        let $sum = sums[$p][$v];
+                        sums[$p][$v] = $new;
+                    }
+                }
             };
-            for p in 0..P {
-                let c = block.c.wrapping_add(p * block.c_row + first);
-                let mut value = sums[p][v];
-                match block.start {
-                    Start::Zero => {}
-                    Start::Result => value = V::load_first(c, lanes).add(value),
-                    Start::Row(_) => value = from.add(value),
+        }
+        match block.start {
+            Start::Zero => {}
+            Start::Result if is_whole => each!(|p, v, sum| V::load(block.c.add(at(p, v))).add(sum)),
+            Start::Result => each!(|p, v, sum| V::load_first(block.c.wrapping_add(at(p, v)), lanes(v)).add(sum)),
+            Start::Row(row) => {
+                let mut from = [V::zero(); W];
+                for v in 0..W {
+                    from[v] = V::load_first(row.wrapping_add(v * V::LANES), lanes(v));
                 }
-                match block.finish {
-                    Finish::Store => {}
-                    Finish::Relu => value = value.gated(value),
-                    Finish::Gate(gate) => value = value.gated(V::load_first(gate.wrapping_add(p * block.c_row + first), lanes)),
-                }
-                if lanes == V::LANES {
-                    value.store(c);
+                each!(|p, v, sum| from[v].add(sum));
+            }
+        }
+        match block.finish {
+            Finish::Store => {}
+            Finish::Relu => each!(|p, v, sum| sum.gated(sum)),
+            Finish::Gate(gate) => each!(|p, v, sum| sum.gated(V::load_first(gate.wrapping_add(at(p, v)), lanes(v)))),
+        }
+        for p in 0..P {
+            for v in 0..W {
+                if is_whole {
+                    sums[p][v].store(block.c.add(at(p, v)));
                 } else {
-                    value.store_first(c, lanes);
+                    sums[p][v].store_first(block.c.wrapping_add(at(p, v)), lanes(v));
                 }
             }
         }
@@ -202,7 +210,8 @@ unsafe fn body<K: Kernel>(task: &Task<Scalar<K>>) {
     let Dims { m, n, k } = task.dims;
     let copied = task.copies_left();
     let mut panel = Buffer::<Scalar<K>, { PANEL * SEGMENT }>::new();
-    let mut left = Buffer::<Scalar<K>, { COPIED_ROWS * SEGMENT }>::new();
+    // A copied row ends with a whole vector: the last one reaches behind the others, and is read so far by their sums.
+    let mut left = Buffer::<Scalar<K>, { COPIED_ROWS * SEGMENT + PANEL }>::new();
     let (panel, left) = (panel.start(), left.start());
     let lanes = K::Vector::LANES;
     let n_segments = k.div_ceil(SEGMENT).max(1);
@@ -221,9 +230,9 @@ unsafe fn body<K: Kernel>(task: &Task<Scalar<K>>) {
                     // SAFETY: at most `COPIED_ROWS` rows of at most `SEGMENT` numbers; the rows are in `a`, the caller promises.
                     unsafe {
                         let into = left.add(block_rows.start * k);
-                        copy_left::<Scalar<K>>(a.wrapping_add(block_rows.start * task.a.1.row), task.a.1, block_rows.len(), k, into);
+                        copy_left::<K::Vector>(a.wrapping_add(block_rows.start * task.a.1.row), task.a.1, block_rows.len(), k, into);
                         if task.row_sums.is_some() {
-                            add_rows(into, k, &mut totals[block_rows]);
+                            add_rows::<K>(into, k, &mut totals[block_rows]);
                         }
                     }
                 }
@@ -274,16 +283,25 @@ unsafe fn body<K: Kernel>(task: &Task<Scalar<K>>) {
     }
 }
 
-/// Copies `rows` rows and `k` columns of the left operand to `[k][rows]`.
+/// Copies `rows` rows and `k` columns of the left operand to `[k][rows]`, and up to a vector of anything behind it.
 ///
 /// # Safety
 /// `a` can be read that far, `into` be written.
 #[inline(always)]
-unsafe fn copy_left<T: Real>(a: *const T, strides: Strides, rows: usize, k: usize, into: *mut T) {
+unsafe fn copy_left<V: Vector>(a: *const V::Scalar, strides: Strides, rows: usize, k: usize, into: *mut V::Scalar) {
     for i in 0..k {
-        for row in 0..rows {
-            // SAFETY: the caller promises it.
-            unsafe { *into.add(i * rows + row) = *a.add(row * strides.row + i * strides.col) };
+        // SAFETY: the caller promises it; a row's end is written over by the next one.
+        unsafe {
+            if strides.row == 1 {
+                let from = a.add(i * strides.col);
+                for first in (0..rows).step_by(V::LANES) {
+                    V::load_first(from.add(first), rows - first).store(into.add(i * rows + first));
+                }
+            } else {
+                for row in 0..rows {
+                    *into.add(i * rows + row) = *a.add(row * strides.row + i * strides.col);
+                }
+            }
         }
     }
 }
@@ -291,15 +309,19 @@ unsafe fn copy_left<T: Real>(a: *const T, strides: Strides, rows: usize, k: usiz
 /// totals\[row\] += Σ_i copy\[i\]\[row\].
 ///
 /// # Safety
-/// `copy` holds `k` times as many numbers as there are totals.
+/// `copy` holds `k` times as many numbers as there are totals, at most `K::ROWS`, and may be read that far behind its end.
 #[inline(always)]
-unsafe fn add_rows<T: Real>(copy: *const T, k: usize, totals: &mut [f64]) {
-    let n_rows = totals.len();
+unsafe fn add_rows<K: Kernel>(copy: *const Scalar<K>, k: usize, totals: &mut [f64]) {
+    let mut sums = [0.0; MAX_ROWS];
     for i in 0..k {
-        for (row, total) in totals.iter_mut().enumerate() {
+        // As many as a block may have: a loop of constant length over what may belong to the next row.
+        for row in 0..K::ROWS {
             // SAFETY: the caller promises it.
-            *total += unsafe { *copy.add(i * n_rows + row) }.to_f64();
+            sums[row] += unsafe { *copy.add(i * totals.len() + row) }.to_f64();
         }
+    }
+    for (total, sum) in totals.iter_mut().zip(sums) {
+        *total += sum;
     }
 }
 
@@ -323,8 +345,8 @@ unsafe fn copy_right<V: Vector>(b: *const V::Scalar, strides: Strides, k: usize,
                 for i in 0..k {
                     V::load_first(from.add(i * strides.row), lanes).store(into.add(i * row_len));
                 }
-            } else if strides.row == 1 && lanes == V::LANES {
-                V::transpose(from, strides.col, k, into, row_len);
+            } else if strides.row == 1 {
+                V::transpose(from, strides.col, lanes, k, into, row_len);
             } else {
                 for i in 0..k {
                     for lane in 0..V::LANES {

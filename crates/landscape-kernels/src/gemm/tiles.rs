@@ -6,8 +6,10 @@ use super::{Dims, Strides, run};
 use crate::memory::Real;
 use rayon::prelude::*;
 
-/// Multiplications that a tile has at least, where there is a choice: about 10 µs.
-const MIN_TILE: usize = 1024 * 1024;
+/// Multiplications that a tile has at least, where there is a choice: some µs.
+const MIN_TILE: usize = 256 * 1024;
+/// The same for more than two tiles of a product whose operands both are copied: every tile copies again.
+const MIN_COPIED_TILE: usize = 12 * 1024 * 1024;
 /// Tiles at most, where there is a choice: enough for many cores, few enough for the copies that each makes.
 const MAX_TILES: usize = 16;
 /// Rows and columns of a tile at least.
@@ -34,7 +36,8 @@ impl Cut {
         } else {
             // Rows first: each row of the left operand is copied, or comes from memory, once.
             let longest = if copied { COPIED_ROWS } else { READ_ROWS / 2 };
-            let rows = wanted.min(most(m)).max(m.div_ceil(longest));
+            let wanted = if copied { wanted.min(2).max((work / MIN_COPIED_TILE).min(MAX_TILES)) } else { wanted };
+            let rows = wanted.min(m.div_ceil(longest / 2).max(1)).max(m.div_ceil(longest));
             (rows, wanted.div_ceil(rows).min(most(n)))
         };
         let rows = m.div_ceil(n_row_tiles).max(1);

@@ -33,11 +33,12 @@ pub(super) trait Vector: Copy {
     unsafe fn multiply_add(self, factor: Self, sum: Self) -> Self;
     /// Zero in the lanes where `gate` is at most zero.
     unsafe fn gated(self, gate: Self) -> Self;
-    /// Writes `n_rows` rows of `LANES` numbers, `row_len` apart: number `lane` of row `i` is `from[lane · stride + i]`.
-    unsafe fn transpose(from: *const Self::Scalar, stride: usize, n_rows: usize, into: *mut Self::Scalar, row_len: usize);
+    /// Writes `n_rows` rows of `LANES` numbers, `row_len` apart: number `lane` of row `i` is `from[lane · stride + i]` for lanes below
+    /// `n_lanes`, and any of these behind.
+    unsafe fn transpose(from: *const Self::Scalar, stride: usize, n_lanes: usize, n_rows: usize, into: *mut Self::Scalar, row_len: usize);
 }
 
-/// [`Vector::transpose`] one number at a time, for lanes `0..n_lanes` and rows `first..n_rows`; other lanes become zero.
+/// [`Vector::transpose`] one number at a time, for some of the rows.
 ///
 /// # Safety
 /// As there.
@@ -54,8 +55,7 @@ pub(super) unsafe fn transpose_each<V: Vector>(
         for lane in 0..V::LANES {
             // SAFETY: the caller promises it.
             unsafe {
-                let value = if lane < n_lanes { *from.add(lane * stride + i) } else { V::Scalar::ZERO };
-                *into.add(i * row_len + lane) = value;
+                *into.add(i * row_len + lane) = *from.add(lane.min(n_lanes - 1) * stride + i);
             }
         }
     }
@@ -123,8 +123,8 @@ impl<T: Real, const N: usize> Vector for Lanes<T, N> {
         self.each(|value, lane| if gate.0[lane] <= T::ZERO { T::ZERO } else { value })
     }
     #[inline(always)]
-    unsafe fn transpose(from: *const T, stride: usize, n_rows: usize, into: *mut T, row_len: usize) {
+    unsafe fn transpose(from: *const T, stride: usize, n_lanes: usize, n_rows: usize, into: *mut T, row_len: usize) {
         // SAFETY: the caller promises it.
-        unsafe { transpose_each::<Self>(from, stride, N, 0..n_rows, into, row_len) }
+        unsafe { transpose_each::<Self>(from, stride, n_lanes, 0..n_rows, into, row_len) }
     }
 }

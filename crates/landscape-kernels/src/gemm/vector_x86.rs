@@ -66,9 +66,15 @@ macro_rules! vector {
                 $name(unsafe { $gate_body })
             }
             #[inline(always)]
-            unsafe fn transpose(from: *const $scalar, stride: usize, n_rows: usize, into: *mut $scalar, row_len: usize) {
-                // SAFETY: the caller has the instruction set and promises the pointers.
-                unsafe { $transpose(from, stride, n_rows, into, row_len) }
+            unsafe fn transpose(from: *const $scalar, stride: usize, n_lanes: usize, n_rows: usize, into: *mut $scalar, row_len: usize) {
+                // SAFETY: the caller has the instruction set and promises the pointers. The number of lanes is a constant where it can be.
+                unsafe {
+                    if n_lanes == $lanes {
+                        $transpose(from, stride, $lanes, n_rows, into, row_len)
+                    } else {
+                        $transpose(from, stride, n_lanes, n_rows, into, row_len)
+                    }
+                }
             }
         }
     };
@@ -143,14 +149,14 @@ vector! {
     transpose: each::<Avx2F64>;
 }
 
-/// All lanes, one number at a time.
+/// One number at a time.
 ///
 /// # Safety
 /// As [`Vector::transpose`].
 #[inline(always)]
-unsafe fn each<V: Vector>(from: *const V::Scalar, stride: usize, n_rows: usize, into: *mut V::Scalar, row_len: usize) {
+unsafe fn each<V: Vector>(from: *const V::Scalar, stride: usize, n_lanes: usize, n_rows: usize, into: *mut V::Scalar, row_len: usize) {
     // SAFETY: the caller promises it.
-    unsafe { transpose_each::<V>(from, stride, V::LANES, 0..n_rows, into, row_len) }
+    unsafe { transpose_each::<V>(from, stride, n_lanes, 0..n_rows, into, row_len) }
 }
 
 /// Squares of 16 in registers: quarters are gathered on loading, so that two of the four rounds of shuffles are left.
@@ -158,17 +164,17 @@ unsafe fn each<V: Vector>(from: *const V::Scalar, stride: usize, n_rows: usize, 
 /// # Safety
 /// AVX-512F, and as [`Vector::transpose`].
 #[inline(always)]
-unsafe fn transpose_16(from: *const f32, stride: usize, n_rows: usize, into: *mut f32, row_len: usize) {
+unsafe fn transpose_16(from: *const f32, stride: usize, n_lanes: usize, n_rows: usize, into: *mut f32, row_len: usize) {
     let whole = n_rows / 16 * 16;
     for i in (0..whole).step_by(16) {
         for quarter in 0..4 {
-            // SAFETY: the caller promises 16 lanes of `n_rows` numbers, and 16 rows to write.
+            // SAFETY: the caller promises the lanes of `n_rows` numbers, and 16 rows to write.
             unsafe {
                 let from = from.add(i + 4 * quarter);
                 // Quad q of register r holds rows 4·quarter.. of lane 4q + r.
                 let mut rows = [_mm512_setzero_ps(); 4];
                 for r in 0..4 {
-                    let quad = |q: usize| _mm_loadu_ps(from.add((4 * q + r) * stride));
+                    let quad = |q: usize| _mm_loadu_ps(from.add((4 * q + r).min(n_lanes - 1) * stride));
                     let low = _mm512_castps128_ps512(quad(0));
                     let low = _mm512_mask_broadcast_f32x4(low, 0x00f0, quad(1));
                     let low = _mm512_mask_broadcast_f32x4(low, 0x0f00, quad(2));
@@ -186,7 +192,7 @@ unsafe fn transpose_16(from: *const f32, stride: usize, n_rows: usize, into: *mu
         }
     }
     // SAFETY: the rest of what the caller promises.
-    unsafe { transpose_each::<Avx512F32>(from, stride, 16, whole..n_rows, into, row_len) }
+    unsafe { transpose_each::<Avx512F32>(from, stride, n_lanes, whole..n_rows, into, row_len) }
 }
 
 /// The same in squares of eight lanes by four rows.
@@ -194,16 +200,16 @@ unsafe fn transpose_16(from: *const f32, stride: usize, n_rows: usize, into: *mu
 /// # Safety
 /// AVX2, and as [`Vector::transpose`].
 #[inline(always)]
-unsafe fn transpose_8(from: *const f32, stride: usize, n_rows: usize, into: *mut f32, row_len: usize) {
+unsafe fn transpose_8(from: *const f32, stride: usize, n_lanes: usize, n_rows: usize, into: *mut f32, row_len: usize) {
     let whole = n_rows / 4 * 4;
     for i in (0..whole).step_by(4) {
-        // SAFETY: the caller promises eight lanes of `n_rows` numbers, and four rows to write.
+        // SAFETY: the caller promises the lanes of `n_rows` numbers, and four rows to write.
         unsafe {
             let from = from.add(i);
             let mut rows = [_mm256_setzero_ps(); 4];
             for r in 0..4 {
-                let low = _mm256_castps128_ps256(_mm_loadu_ps(from.add(r * stride)));
-                rows[r] = _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(from.add((4 + r) * stride)));
+                let low = _mm256_castps128_ps256(_mm_loadu_ps(from.add(r.min(n_lanes - 1) * stride)));
+                rows[r] = _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(from.add((4 + r).min(n_lanes - 1) * stride)));
             }
             let [a, b, c, d] = rows;
             let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
@@ -216,5 +222,5 @@ unsafe fn transpose_8(from: *const f32, stride: usize, n_rows: usize, into: *mut
         }
     }
     // SAFETY: the rest of what the caller promises.
-    unsafe { transpose_each::<Avx2F32>(from, stride, 8, whole..n_rows, into, row_len) }
+    unsafe { transpose_each::<Avx2F32>(from, stride, n_lanes, whole..n_rows, into, row_len) }
 }
