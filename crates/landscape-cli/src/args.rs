@@ -2,6 +2,7 @@
 
 use crate::commands::Seeds;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use landscape_kernels::simd::Level;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -52,6 +53,9 @@ pub struct Common {
     /// Threads to use; results do not depend on it [default: all cores]
     #[arg(long, global = true, value_name = "N", help_heading = "Common options", allow_negative_numbers = true)]
     pub threads: Option<NonZeroUsize>,
+    /// Instruction set of the kernels: `avx512`, `avx2` or `portable` [default: the best of this processor]
+    #[arg(long, global = true, value_name = "SET", help_heading = "Common options")]
+    pub kernels: Option<Level>,
     /// Where to compute: `cpu` or `cuda:N`
     #[arg(long, global = true, default_value = "cpu", value_name = "DEVICE", help_heading = "Common options")]
     pub device: String,

@@ -7,7 +7,8 @@ use anyhow::{Context, bail};
 use landscape_core::checkpoint::{Checkpoint, DataIdentity, Metadata, Normalization};
 use landscape_core::foreign;
 use landscape_core::{
-    Batches, Buffers, Coefficients, ControlPoints, Examples, NormRefresh, Objective, ParamLayout, Pass, Row, Seed, Stateful, StoredPoint, Tally,
+    Batches, Buffers, Coefficients, ControlPoints, Examples, NormRefresh, Objective, ParamLayout, Pass, Row, Seed, Stateful, StoredPoint,
+    Tally,
 };
 use landscape_graph::Graph;
 use landscape_network::{Loss, NetworkObjective};

@@ -20,7 +20,9 @@ fn threads_and_budgets_do_not_change_a_measurement() {
         tree
     };
     let expected = files("1", "2048");
-    assert!(expected.contains_key("run/profile.json") && expected.contains_key("run/plane.json") && expected.contains_key("line/result.json"));
+    assert!(
+        expected.contains_key("run/profile.json") && expected.contains_key("run/plane.json") && expected.contains_key("line/result.json")
+    );
     for (threads, memory_mib) in [("2", "2048"), ("2", "1"), ("3", "2048"), ("3", "1")] {
         assert_same_tree(&expected, &files(threads, memory_mib), &format!("--threads {threads} --memory-mib {memory_mib}"));
     }
@@ -74,7 +76,10 @@ fn networks_trained_at_once_are_those_trained_alone() {
             let args = [&["train", "--seeds", "3..7", "--out", "many", "--threads", threads][..], flags].concat();
             let result = sandbox.json(&args);
             check_networks(&sandbox, &alone, 3..7, flags);
-            assert_eq!(result["networks"].as_array().unwrap().iter().map(|n| n["seed"].as_u64().unwrap()).collect::<Vec<_>>(), [3, 4, 5, 6]);
+            assert_eq!(
+                result["networks"].as_array().unwrap().iter().map(|n| n["seed"].as_u64().unwrap()).collect::<Vec<_>>(),
+                [3, 4, 5, 6]
+            );
             assert_eq!((&result["finished"], &result["diverged"]), (&json!(true), &json!([])));
             let errors: Vec<f64> = result["networks"].as_array().unwrap().iter().map(|n| n["test"]["error"].as_f64().unwrap()).collect();
             assert!((result["test"]["error"]["mean"].as_f64().unwrap() - errors.iter().sum::<f64>() / 4.0).abs() < 1e-15);
@@ -102,7 +107,10 @@ fn networks_that_stopped_on_the_way_go_on_and_those_that_are_done_stay() {
     check_networks(&sandbox, &alone, 0..4, &flags);
     // Another configuration is another run, and replaces this one as a whole if asked to.
     sandbox.refused(&[&args[..], &["--resume", "--lr", "0.5"]].concat(), &["changed", "fit.optimizer.lr", "0.5"]);
-    sandbox.refused(&["train", "--seeds", "0..5", "--out", "many", "--resume", "--model", MODEL, "--epochs", "3"], &["`seeds`", "0..4", "0..5"]);
+    sandbox.refused(
+        &["train", "--seeds", "0..5", "--out", "many", "--resume", "--model", MODEL, "--epochs", "3"],
+        &["`seeds`", "0..4", "0..5"],
+    );
     sandbox.refused(&args, &["many", "--resume", "--force"]);
     let other = ["--model", MODEL, "--epochs", "1"];
     sandbox.ok(&[&["train", "--seeds", "0..4", "--out", "many", "--force"][..], &other].concat());

@@ -26,6 +26,9 @@ const STACK_BYTES: usize = 8 << 20;
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
     let common = &cli.common;
     landscape_kernels::Device::parse(&common.device)?;
+    if let Some(level) = common.kernels {
+        landscape_kernels::simd::force(level)?;
+    }
     let n_threads = common.threads.map_or(0, NonZeroUsize::get);
     if n_threads > MAX_THREADS {
         anyhow::bail!("`--threads` must be at most {MAX_THREADS}, got {n_threads}");

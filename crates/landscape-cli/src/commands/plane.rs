@@ -10,11 +10,11 @@ use crate::path::MeasuredPath;
 use crate::report;
 use crate::run_folder::{RunFolder, Start, check_same_config};
 use anyhow::{Context, bail};
+use landscape_core::Seed;
 use landscape_core::length::uniform_ts;
 use landscape_core::plane::{Grid, Margins, Plane};
 use landscape_core::profile::Measured;
 use landscape_core::whole::{self, Overwrite};
-use landscape_core::Seed;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 

@@ -33,7 +33,9 @@ impl FromStr for Seeds {
         let both = text.split_once("..").and_then(|(first, end)| Some((first.trim().parse().ok()?, end.trim().parse().ok()?)));
         match both {
             Some((first, end)) if first < end && end - first <= MAX_NETWORKS => Ok(Seeds { first, end }),
-            _ => Err(format!("expected FIRST..END with FIRST below END, at most {MAX_NETWORKS} apart, such as `0..100` for the seeds 0 to 99")),
+            _ => Err(format!(
+                "expected FIRST..END with FIRST below END, at most {MAX_NETWORKS} apart, such as `0..100` for the seeds 0 to 99"
+            )),
         }
     }
 }
@@ -90,7 +92,8 @@ pub fn run(common: &Common, job: &Job, seeds: Seeds) -> anyhow::Result<()> {
     let mut progress = Progress::new(common, "train", n_networks as u64, 0);
     let one = |idx: usize| -> anyhow::Result<Ended> {
         let checkpoint = file(idx);
-        let common = Common { seed: seeds.seed(idx), out: Some(checkpoint.clone()), resume: resumed, quiet: true, json: false, ..common.clone() };
+        let common =
+            Common { seed: seeds.seed(idx), out: Some(checkpoint.clone()), resume: resumed, quiet: true, json: false, ..common.clone() };
         match train(&common, job, &checkpoint, Instant::now()) {
             Ok(result) => Ok(Ended::Trained(result)),
             Err(error) if failure::is_divergence(&error) => Ok(Ended::Diverged(failure::message(&error))),
@@ -99,18 +102,23 @@ pub fn run(common: &Common, job: &Job, seeds: Seeds) -> anyhow::Result<()> {
     };
     let (mut networks, mut diverged) = (Vec::new(), Vec::new());
     let mut workers = vec![(); rayon::current_num_threads().min(n_networks)];
-    let all = in_order(&mut workers, seeds.indices(), |(), idx| one(idx), |idx, ended| {
-        let seed = seeds.seed(idx);
-        match ended {
-            Ended::Trained(result) => networks.push(network(seed, &result)),
-            Ended::Diverged(why) => diverged.push(json!({"seed": seed, "error": why})),
-        }
-        progress.update(idx as u64 + 1, String::new);
-        if interrupt::asked() && idx + 1 < n_networks {
-            return Err(interrupted(&folder));
-        }
-        Ok(())
-    });
+    let all = in_order(
+        &mut workers,
+        seeds.indices(),
+        |(), idx| one(idx),
+        |idx, ended| {
+            let seed = seeds.seed(idx);
+            match ended {
+                Ended::Trained(result) => networks.push(network(seed, &result)),
+                Ended::Diverged(why) => diverged.push(json!({"seed": seed, "error": why})),
+            }
+            progress.update(idx as u64 + 1, String::new);
+            if interrupt::asked() && idx + 1 < n_networks {
+                return Err(interrupted(&folder));
+            }
+            Ok(())
+        },
+    );
     // A network that was interrupted says how it goes on by itself; here all of them do.
     all.map_err(|error| if error.chain().any(|cause| cause.is::<Interrupted>()) { interrupted(&folder) } else { error })?;
     progress.finish();
