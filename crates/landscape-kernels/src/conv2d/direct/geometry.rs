@@ -11,6 +11,8 @@ use std::ops::Range;
 const INPUTS: usize = 64;
 /// Elements that the copy of a group of images aims at, for one block of inputs: 192 KiB.
 const COPY: usize = 48 * 1024;
+/// The same where a group costs more than its images: 512 KiB.
+const LARGE_COPY: usize = 128 * 1024;
 /// Elements of a group's outputs that still fit beside it.
 const OUTPUTS: usize = 128 * 1024;
 /// Output pixels below which a group does not pay for reading the weights.
@@ -28,8 +30,8 @@ pub(super) struct Geometry {
     stride: [usize; 2],
     /// Steps between the pixels that are copied: more than one where a kernel of one pixel leaves out the others.
     take: [usize; 2],
-    /// Input channels of a block.
-    inputs: usize,
+    /// Input channels of a block, of all but the last.
+    pub(super) inputs: usize,
     /// Groups of images.
     pub(super) n_groups: usize,
     /// Images of the largest group.
@@ -37,15 +39,26 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
+    /// For the outputs.
     pub(super) fn new(s: &Conv2dShape) -> Self {
+        let [height, width] = s.out_size();
+        Self::with(s, COPY, OUTPUTS / (height * width * s.out_channels))
+    }
+
+    /// For the weight gradient, of which the part that belongs to a block is read and written once per group: the more blocks, the
+    /// larger the groups.
+    pub(super) fn for_weight(s: &Conv2dShape) -> Self {
+        Self::with(s, if s.in_channels > INPUTS { LARGE_COPY } else { COPY }, usize::MAX)
+    }
+
+    fn with(s: &Conv2dShape, copy_len: usize, max_images: usize) -> Self {
         let n_blocks = s.in_channels.div_ceil(INPUTS);
         let inputs = s.in_channels.div_ceil(n_blocks);
         let leaves_out = s.kernel_size == [1, 1] && s.padding == [0, 0];
         let (size, stride, take) =
             if leaves_out { (s.out_size(), [1, 1], s.stride) } else { ([0, 1].map(|d| s.in_size[d] + 2 * s.padding[d]), s.stride, [1, 1]) };
         let [height, width] = s.out_size();
-        let (copy, outputs) = (size[0] * size[1] * inputs, height * width * s.out_channels);
-        let images = (COPY / copy).min(OUTPUTS / outputs).max(PIXELS.div_ceil(height * width)).clamp(1, s.n.max(1));
+        let images = (copy_len / (size[0] * size[1] * inputs)).min(max_images).max(PIXELS.div_ceil(height * width)).clamp(1, s.n.max(1));
         // An even number of groups keeps two threads busy alike.
         let n_groups = s.n.div_ceil(images).next_multiple_of(2).clamp(1, s.n.max(1));
         Geometry { size, stride, take, inputs, n_groups, images: s.n.div_ceil(n_groups) }

@@ -3,7 +3,8 @@
 #![allow(clippy::needless_range_loop)] // Indices are the names of registers here.
 
 use super::geometry::{InputBlock, Run};
-use super::vector::{Four, Vector};
+use super::vector::{Four, LINE, Vector, prefetch_to_write};
+use crate::memory::Accumulate;
 use crate::simd::{Level, level};
 
 /// Pixels that are summed at a time: their output gradients stay in the first-level cache, and the sum is a sum of sums.
@@ -16,14 +17,14 @@ const WIDE: usize = 32;
 /// Elements that [`add_block`] packs output gradients into.
 pub(super) const PACKED: usize = PIXELS * WIDE;
 
-/// partial += xᵀ·dy for one block of inputs of a group of images; `partial` is the whole `[tap][input][output]` and `packed` memory for
-/// its use.
+/// partial = xᵀ·dy, or partial += xᵀ·dy, for one block of inputs of a group of images; `partial` is `[tap][input of the block][output]` and
+/// `packed` memory for its use.
 pub(super) fn add_block(
     block: &InputBlock,
-    n_inputs: usize,
     n_outputs: usize,
     copy: &[f32],
     dy: &[f32],
+    mode: Accumulate,
     partial: &mut [f32],
     packed: &mut [f32],
 ) {
@@ -33,9 +34,8 @@ pub(super) fn add_block(
     let furthest = offsets.iter().max().copied().unwrap_or(0);
     assert!(copy.len() >= furthest + reach, "the copy holds every tap of every pixel, and some more");
     let rows: usize = block.runs.iter().map(|r| r.len).sum();
-    let taps = rows / block.channels.len();
-    assert!(partial.len() == taps * n_inputs * n_outputs && packed.len() >= PACKED, "the partial gradient is as long as the weight");
-    let task = Task { block, n_inputs, n_outputs, copy, dy };
+    assert!(partial.len() == rows * n_outputs && packed.len() >= PACKED, "the partial gradient is as long as the block's weights");
+    let task = Task { block, n_outputs, copy, dy, mode };
     match level() {
         // SAFETY: the level says that the processor has these instructions; all that is read lies in `copy`, and all that is stored
         // in `partial` (asserted above).
@@ -51,10 +51,10 @@ pub(super) fn add_block(
 
 struct Task<'a> {
     block: &'a InputBlock,
-    n_inputs: usize,
     n_outputs: usize,
     copy: &'a [f32],
     dy: &'a [f32],
+    mode: Accumulate,
 }
 
 /// # Safety
@@ -88,55 +88,44 @@ unsafe fn all_outputs<S: Vector, const A: usize, const B: usize, const C: usize,
 ) {
     let n_outputs = task.n_outputs;
     let n_pixels = task.dy.len() / n_outputs;
-    let c = task.block.channels.len();
     let runs = &task.block.runs;
     let few_rows = runs.len() == 3 && runs[0].len <= E && S::LANES == 16;
     let step = if few_rows { S::LANES } else { 2 * S::LANES };
-    for first_pixel in (0..n_pixels).step_by(PIXELS) {
-        let pixels = first_pixel..n_pixels.min(first_pixel + PIXELS);
-        let offsets = &task.block.offsets[pixels.clone()];
-        let dy = &task.dy[pixels.start * n_outputs..pixels.end * n_outputs];
-        for first in (0..n_outputs).step_by(step) {
-            let n = n_outputs - first;
-            let width = if n > S::LANES && !few_rows { 2 * S::LANES } else { S::LANES };
-            let dense = dense(dy, n_outputs, first, width, packed);
+    for first in (0..n_outputs).step_by(step) {
+        let n = n_outputs - first;
+        let width = if n > S::LANES && !few_rows { 2 * S::LANES } else { S::LANES };
+        // The outputs outside, so that their part of the gradient stays in the cache while the pixels pass.
+        for first_pixel in (0..n_pixels).step_by(PIXELS) {
+            let pixels = first_pixel..n_pixels.min(first_pixel + PIXELS);
+            let offsets = &task.block.offsets[pixels.clone()];
+            let dense = dense(&task.dy[pixels.start * n_outputs..pixels.end * n_outputs], n_outputs, first, width, packed);
+            let mode = if first_pixel == 0 { task.mode } else { Accumulate::Add };
             // SAFETY: rows that are read lie in the copy or the reach behind it, `dense` has `width` numbers per pixel, and only rows
             // of the runs and the first `n` lanes are stored, which lie in `partial`.
             unsafe {
+                let mut rows = Rows { run: runs[0], first: 0, into: partial.as_mut_ptr().add(first), n_outputs, mode };
                 if few_rows {
-                    let into = partial.as_mut_ptr().add(first);
-                    let rows = Rows { run: runs[0], first: 0, into, n_outputs };
                     three_runs::<S, E>(task.copy, offsets, runs, dense, rows, S::mask(n.min(S::LANES)));
                     continue;
                 }
-                let mut row = 0;
-                for run in runs {
-                    for tap in 0..run.len / c {
-                        // A run that goes over several taps is contiguous in `partial` only where the block has all inputs.
-                        let whole = c == task.n_inputs;
-                        let part = if whole { *run } else { Run { offset: run.offset + tap * c, len: c } };
-                        let place = (row / c * task.n_inputs + task.block.channels.start) * n_outputs + first;
-                        let rows = Rows { run: part, first: 0, into: partial.as_mut_ptr().add(place), n_outputs };
-                        if width == 2 * S::LANES {
-                            let masks = [S::mask(S::LANES), S::mask((n - S::LANES).min(S::LANES))];
-                            if wasted(part.len, B) < wasted(part.len, A) {
-                                run_block::<S, B, 2>(task.copy, offsets, rows, dense, masks);
-                            } else {
-                                run_block::<S, A, 2>(task.copy, offsets, rows, dense, masks);
-                            }
+                for &run in runs {
+                    rows.run = run;
+                    if width == 2 * S::LANES {
+                        let masks = [S::mask(S::LANES), S::mask((n - S::LANES).min(S::LANES))];
+                        if wasted(run.len, B) < wasted(run.len, A) {
+                            run_block::<S, B, 2>(task.copy, offsets, rows, dense, masks);
                         } else {
-                            let masks = [S::mask(n.min(S::LANES))];
-                            if wasted(part.len, D) < wasted(part.len, C) {
-                                run_block::<S, D, 1>(task.copy, offsets, rows, dense, masks);
-                            } else {
-                                run_block::<S, C, 1>(task.copy, offsets, rows, dense, masks);
-                            }
+                            run_block::<S, A, 2>(task.copy, offsets, rows, dense, masks);
                         }
-                        row += part.len;
-                        if whole {
-                            break;
+                    } else {
+                        let masks = [S::mask(n.min(S::LANES))];
+                        if wasted(run.len, D) < wasted(run.len, C) {
+                            run_block::<S, D, 1>(task.copy, offsets, rows, dense, masks);
+                        } else {
+                            run_block::<S, C, 1>(task.copy, offsets, rows, dense, masks);
                         }
                     }
+                    rows.into = rows.into.wrapping_add(run.len * n_outputs);
                 }
             }
         }
@@ -169,6 +158,7 @@ struct Rows {
     first: usize,
     into: *mut f32,
     n_outputs: usize,
+    mode: Accumulate,
 }
 
 /// The rows of one run, `P` at a time.
@@ -181,6 +171,13 @@ unsafe fn run_block<S: Vector, const P: usize, const V: usize>(x: &[f32], offset
     for i in (0..rows.run.len).step_by(P) {
         // SAFETY: by this function's own conditions; rows past the run are read but never stored.
         unsafe {
+            for p in 0..P.min(rows.run.len - i) {
+                let into = rows.into.add((i + p) * rows.n_outputs);
+                prefetch_to_write(into);
+                if V * S::LANES > LINE {
+                    prefetch_to_write(into.wrapping_add(LINE));
+                }
+            }
             let mut sums = [[S::zero(); V]; P];
             let mut gradient = dy.as_ptr();
             let base = x.as_ptr().add(rows.run.offset + i);
@@ -244,7 +241,11 @@ unsafe fn add_rows<S: Vector, const P: usize, const V: usize>(sums: &[[S; V]; P]
                 // SAFETY: by this function's own conditions.
                 unsafe {
                     let into = rows.into.add((rows.first + p) * rows.n_outputs).wrapping_add(v * S::LANES);
-                    S::load_masked(masks[v], into).add(sums[p][v]).store_masked(masks[v], into);
+                    let sum = match rows.mode {
+                        Accumulate::Overwrite => sums[p][v],
+                        Accumulate::Add => S::load_masked(masks[v], into).add(sums[p][v]),
+                    };
+                    sum.store_masked(masks[v], into);
                 }
             }
         }

@@ -21,13 +21,13 @@ pub(super) use weights::Weights;
 
 use super::rows::Normalizer;
 use super::shape::Conv2dShape;
-use super::{n_weight_partials, sum_partials};
 use crate::memory::{Accumulate, Real};
+use crate::parallel::{CHUNK, for_each_chunk_mut};
 use crate::simd::{as_f32, as_f32_mut};
 use geometry::{Border, Geometry};
 use rayon::prelude::*;
 use std::any::TypeId;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// Numbers of the longest vector: what the reordered weights are aligned to.
 const LANES: usize = 16;
@@ -49,8 +49,10 @@ pub(super) fn scratch_len(s: &Conv2dShape) -> usize {
         let geometry = Geometry::new(s);
         weights::reordered_len(s) + geometry.splits() * geometry.copy_len()
     };
-    let geometry = Geometry::new(s);
-    let weight = n_weight_partials(s, geometry.splits()) * (geometry.copy_len() + gradient::PACKED + s.weight_len());
+    let geometry = Geometry::for_weight(s);
+    let n_blocks = s.in_channels.div_ceil(geometry.inputs);
+    let partial_len = s.n_taps() * geometry.inputs * s.out_channels;
+    let weight = n_blocks * weight_splits(s, &geometry, n_blocks) * (partial_len + geometry.copy_len() + gradient::PACKED);
     let transposed = s.transposed().filter(fits).map_or(0, |t| forward(&t));
     forward(s).max(weight).max(transposed) + LANES
 }
@@ -116,9 +118,7 @@ pub(super) fn forward<T: Real, R: Send>(
     let done: Vec<Vec<R>> = tasks
         .into_par_iter()
         .map(|(groups, mut y)| {
-            // The copy that was given back last is the one that is still in a cache.
-            let taken = copies.lock().unwrap_or_else(|e| e.into_inner()).pop();
-            let copy = taken.expect("there are as many copies as tasks");
+            let copy = take(&copies);
             let (mut border, mut filled) = (Border::Missing, 0);
             let mut done = Vec::with_capacity(groups.len());
             for group in groups {
@@ -153,7 +153,7 @@ pub(super) fn forward<T: Real, R: Send>(
                 }
                 done.push(part(images.start * image_out, out));
             }
-            copies.lock().unwrap_or_else(|e| e.into_inner()).push(copy);
+            give_back(&copies, copy);
             done
         })
         .collect();
@@ -177,28 +177,61 @@ pub(super) fn backward_weight<T: Real>(call: &BackwardWeight<'_, T>, dpacked: &m
         dpacked.fill(0.0);
         return;
     }
-    let scratch = aligned(as_f32_mut(scratch).expect(CHECKED));
-    let geometry = Geometry::new(s);
+    let geometry = Geometry::for_weight(s);
     let blocks = geometry.blocks(s);
-    let splits = n_weight_partials(s, geometry.splits());
-    let chunk = geometry.copy_len() + gradient::PACKED + s.weight_len();
+    let splits = weight_splits(s, &geometry, blocks.len());
+    let partial_len = s.n_taps() * geometry.inputs * s.out_channels;
+    let n_tasks = blocks.len() * splits;
+    let (partials, rest) = aligned(as_f32_mut(scratch).expect(CHECKED)).split_at_mut(n_tasks * partial_len);
+    let memory_len = geometry.copy_len() + gradient::PACKED;
+    let memories = Mutex::new(rest.chunks_exact_mut(memory_len).take(n_tasks).collect::<Vec<_>>());
     let image_out = s.out_len() / s.n;
-    scratch[..splits * chunk].par_chunks_mut(chunk).enumerate().for_each(|(idx, scratch)| {
-        let (copy, rest) = scratch.split_at_mut(geometry.copy_len());
-        let (packed, partial) = rest.split_at_mut(gradient::PACKED);
-        partial.fill(0.0);
-        for block in &blocks {
-            let mut border = Border::Missing;
-            for group in geometry.groups_of(idx, splits) {
-                let images = geometry.images_of(s, group);
-                let dy = &dy[images.start * image_out..images.end * image_out];
-                geometry.fill(s, call.x, call.normalizer.as_ref(), images, &block.channels, border, as_t(copy));
-                border = Border::Present;
-                gradient::add_block(block, s.in_channels, s.out_channels, copy, dy, partial, packed);
+    partials.par_chunks_mut(partial_len).enumerate().for_each(|(task, partial)| {
+        let block = &blocks[task / splits];
+        let partial = &mut partial[..s.n_taps() * block.channels.len() * s.out_channels];
+        let memory = take(&memories);
+        let (copy, packed) = memory.split_at_mut(geometry.copy_len());
+        let (mut border, mut mode) = (Border::Missing, Accumulate::Overwrite);
+        for group in geometry.groups_of(task % splits, splits) {
+            let images = geometry.images_of(s, group);
+            let dy = &dy[images.start * image_out..images.end * image_out];
+            geometry.fill(s, call.x, call.normalizer.as_ref(), images, &block.channels, border, as_t(copy));
+            gradient::add_block(block, s.out_channels, copy, dy, mode, partial, packed);
+            (border, mode) = (Border::Present, Accumulate::Add);
+        }
+        give_back(&memories, memory);
+    });
+    // Rows of the weight stand by taps, then inputs; those of a partial gradient by taps, then the inputs of its block.
+    let rows = (CHUNK / s.out_channels).max(1);
+    for_each_chunk_mut(dpacked, rows * s.out_channels, |idx, out| {
+        for (row, out) in out.chunks_exact_mut(s.out_channels).enumerate() {
+            let (tap, input) = ((idx * rows + row) / s.in_channels, (idx * rows + row) % s.in_channels);
+            let (block, within) = (input / geometry.inputs, input % geometry.inputs);
+            let place = block * splits * partial_len + (tap * blocks[block].channels.len() + within) * s.out_channels;
+            for split in 0..splits {
+                let values = &partials[place + split * partial_len..][..s.out_channels];
+                match split {
+                    0 => out.copy_from_slice(values),
+                    _ => out.iter_mut().zip(values).for_each(|(o, &v)| *o += v),
+                }
             }
         }
     });
-    sum_partials(scratch, chunk, splits, dpacked);
+}
+
+/// How many partial gradients a block of inputs has, each of some groups of images: enough tasks for many threads, but few for large
+/// weights, so that adding them up stays cheap.
+fn weight_splits(s: &Conv2dShape, geometry: &Geometry, n_blocks: usize) -> usize {
+    geometry.splits().min(16_usize.div_ceil(n_blocks)).min(((1 << 22) / s.weight_len()).max(1))
+}
+
+/// The memory that was given back last, which is the one that is still in a cache.
+fn take<'a>(memories: &Mutex<Vec<&'a mut [f32]>>) -> &'a mut [f32] {
+    memories.lock().unwrap_or_else(PoisonError::into_inner).pop().expect("there are as many memories as tasks")
+}
+
+fn give_back<'a>(memories: &Mutex<Vec<&'a mut [f32]>>, memory: &'a mut [f32]) {
+    memories.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
 }
 
 /// The same numbers as `T`, which is `f32`.

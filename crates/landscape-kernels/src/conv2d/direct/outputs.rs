@@ -3,7 +3,7 @@
 #![allow(clippy::needless_range_loop)] // Indices are the names of registers here.
 
 use super::geometry::{InputBlock, Run};
-use super::vector::{Four, Vector, prefetch_to_read, prefetch_to_write};
+use super::vector::{Four, LINE, Vector, prefetch_to_read, prefetch_to_write};
 use crate::simd::{Level, level};
 
 /// Steps of the summed dimension per turn of the inner loop.
@@ -11,8 +11,6 @@ const UNROLL: usize = 4;
 /// Steps that are summed before the sum is added to the total: a sum of sums rounds less than one long sum, and the totals, which are
 /// in memory, are touched seldom.
 const SEGMENT: usize = 128;
-/// Numbers of a line of the cache.
-const LINE: usize = 16;
 
 /// One block of inputs for a group of images.
 pub(super) struct Task<'a> {

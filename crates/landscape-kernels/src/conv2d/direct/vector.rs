@@ -3,6 +3,9 @@
 //! Everything is inlined into a function that is compiled for the instruction set in question; nothing here is called from anywhere
 //! else, which is what makes the intrinsics sound (see [`Vector`]).
 
+/// Numbers of a line of the cache.
+pub(super) const LINE: usize = 16;
+
 /// A vector register of single-precision numbers.
 ///
 /// # Safety
