@@ -1,6 +1,7 @@
 //! Convolution by matrix products on columns: for a tile of output rows, the pixels under the kernel are gathered into one row per
 //! output pixel, small enough for the second-level cache, and multiplied by the weight. Any shape, any scalar.
 
+use super::rows::Normalizer;
 use super::shape::Conv2dShape;
 use super::{n_weight_partials, sum_partials};
 use crate::gemm::{Dims, Strides, gemm};
@@ -56,9 +57,11 @@ pub(super) fn scratch_len(s: &Conv2dShape) -> usize {
 }
 
 /// y = x ∗ w + bias, or y += x ∗ w (then without bias).
+#[allow(clippy::too_many_arguments)]
 pub(super) fn forward<T: Real>(
     s: &Conv2dShape,
     x: &[T],
+    normalizer: Option<&Normalizer<T>>,
     packed: &[T],
     bias: Option<&[T]>,
     y: &mut [T],
@@ -81,7 +84,7 @@ pub(super) fn forward<T: Real>(
             let mode = if bias.is_some() { Accumulate::Add } else { mode };
             let dims = Dims { m: rows.len() * tiling.width, n: s.out_group(), k: s.k() };
             for g in 0..s.groups {
-                let a = columns_of(s, g, x, rows.clone(), columns);
+                let a = columns_of(s, g, x, normalizer, rows.clone(), columns);
                 let b = &packed[g * s.k() * s.out_group()..];
                 let strides = Strides::row_major(s.out_channels);
                 gemm(
@@ -115,7 +118,7 @@ pub(super) fn backward_input_stride_one<T: Real>(
             flipped[into + o * inputs] = packed[from + o];
         }
     }
-    forward(transposed, dy, flipped, None, dx, mode, scratch);
+    forward(transposed, dy, None, flipped, None, dx, mode, scratch);
 }
 
 /// Splits of the input gradient: whole images, because neighbouring output rows reach the same input rows.
@@ -159,7 +162,14 @@ pub(super) fn backward_input<T: Real>(s: &Conv2dShape, packed: &[T], dy: &[T], d
 }
 
 /// The gradient of the packed weight: partial sums over fixed splits of the rows, added in order.
-pub(super) fn backward_weight<T: Real>(s: &Conv2dShape, x: &[T], dy: &[T], dpacked: &mut [T], scratch: &mut [T]) {
+pub(super) fn backward_weight<T: Real>(
+    s: &Conv2dShape,
+    x: &[T],
+    normalizer: Option<&Normalizer<T>>,
+    dy: &[T],
+    dpacked: &mut [T],
+    scratch: &mut [T],
+) {
     if s.n == 0 {
         dpacked.fill(T::ZERO);
         return;
@@ -174,7 +184,7 @@ pub(super) fn backward_weight<T: Real>(s: &Conv2dShape, x: &[T], dy: &[T], dpack
         for rows in tiling.tiles(split_range(tiling.n_rows, splits, idx)) {
             let dims = Dims { m: s.k(), n: s.out_group(), k: rows.len() * tiling.width };
             for g in 0..s.groups {
-                let a = columns_of(s, g, x, rows.clone(), columns);
+                let a = columns_of(s, g, x, normalizer, rows.clone(), columns);
                 let b = (&dy[rows.start * row_len + g * s.out_group()..], Strides::row_major(s.out_channels));
                 let c = &mut partial[g * s.k() * s.out_group()..];
                 gemm(dims, (a, Strides::transposed(s.k())), b, (c, Strides::row_major(s.out_group())), Accumulate::Add);
@@ -184,15 +194,34 @@ pub(super) fn backward_weight<T: Real>(s: &Conv2dShape, x: &[T], dy: &[T], dpack
     sum_partials(scratch, chunk, splits, dpacked);
 }
 
-/// The columns of output rows: gathered into `columns`, or for a pointwise kernel the input as it stands.
-fn columns_of<'a, T: Real>(s: &Conv2dShape, group: usize, x: &'a [T], rows: Range<usize>, columns: &'a mut [T]) -> &'a [T] {
+/// The columns of output rows: gathered into `columns`, through the prologue, or for a pointwise kernel without one the input as it
+/// stands.
+fn columns_of<'a, T: Real>(
+    s: &Conv2dShape,
+    group: usize,
+    x: &'a [T],
+    normalizer: Option<&Normalizer<T>>,
+    rows: Range<usize>,
+    columns: &'a mut [T],
+) -> &'a [T] {
     if s.is_pointwise() {
         let row_len = s.in_size[1] * s.in_channels;
-        return &x[rows.start * row_len..rows.end * row_len];
+        let x = &x[rows.start * row_len..rows.end * row_len];
+        let Some(normalizer) = normalizer else { return x };
+        normalizer.apply(x, &mut columns[..x.len()]);
+        return columns;
     }
-    visit_runs(s, group, rows, 0, |run| match run {
-        Run::Inside { column, x: from, len } => columns[column..column + len].copy_from_slice(&x[from..from + len]),
-        Run::Outside { column, len } => columns[column..column + len].fill(T::ZERO),
+    let channels = group * s.in_group()..(group + 1) * s.in_group();
+    visit_runs(s, group, rows, 0, |run| match (run, normalizer) {
+        (Run::Outside { column, len }, _) => columns[column..column + len].fill(T::ZERO),
+        (Run::Inside { column, x: from, len }, None) => columns[column..column + len].copy_from_slice(&x[from..from + len]),
+        (Run::Inside { column, x: from, len }, Some(normalizer)) if s.groups == 1 => {
+            normalizer.apply(&x[from..from + len], &mut columns[column..column + len]);
+        }
+        (Run::Inside { column, x: from, len }, Some(normalizer)) => {
+            let pixel = from - channels.start;
+            normalizer.apply_pixels(&x[pixel..pixel + s.in_channels], 1, &channels, &mut columns[column..column + len]);
+        }
     });
     columns
 }

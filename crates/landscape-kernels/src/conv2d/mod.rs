@@ -1,13 +1,16 @@
 //! Two-dimensional convolution on channels-last activations, forward and backward.
 //!
 //! Four ways to one result: matrix products on gathered columns (any shape, any scalar), the same without gathering for 1x1 kernels,
-//! loops over channels for depthwise kernels, and a direct AVX-512 kernel on padded images. Which one runs depends on the shape, the
-//! scalar and the instruction set, never on the number of threads or on timing.
+//! loops over channels for depthwise kernels, and for `f32` a direct kernel on padded images. Which one runs depends on the shape and
+//! the scalar, by a table of measurements, never on the number of threads or on timing; each runs on every instruction set.
+//!
+//! The fused functions take the normalisation before a convolution and what follows it into the same pass over the numbers.
 
 mod shape;
 mod pack;
 mod fuse;
 mod rows;
+mod choice;
 mod column;
 mod depthwise;
 mod direct;
@@ -23,6 +26,7 @@ use crate::error::{Error, Result, check_len};
 use crate::linear::store_column_sums;
 use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::parallel::for_each_chunk_mut;
+use choice::{Kernel, kernel};
 use rows::Normalizer;
 use shape::OP;
 
@@ -90,19 +94,20 @@ pub fn forward_fused<T: Real>(
     }
     epilogue.check(shape)?;
     on_device!(OP, [x, packed, bias, y], gpu => Err(gpu.failure(OP, NOT_FUSED)));
-    let (packed, bias, y) = (packed.host(), bias.map(View::host), y.host());
+    let (x, packed, bias, y, scratch) = (x.host(), packed.host(), bias.map(View::host), y.host(), scratch.host());
+    let normalizer = prologue.as_ref().map(Normalizer::new);
     rows::with_epilogue(shape.out_channels, epilogue, |each| {
-        if direct::applies::<T>(shape) {
-            let normalizer = prologue.as_ref().map(Normalizer::new);
-            let weights = direct::Weights::Packed(packed);
-            let call = direct::Forward { s: shape, x: x.host(), normalizer, weights, bias, mode: Accumulate::Overwrite };
-            return direct::forward(&call, y, scratch.host(), each);
-        }
-        let (x, scratch) = read_through(shape, x.host(), prologue.as_ref(), scratch.host());
-        if shape.is_depthwise() {
-            depthwise::forward(shape, x, packed, bias, y);
-        } else {
-            column::forward(shape, x, packed, bias, y, Accumulate::Overwrite, scratch);
+        match kernel::<T>(shape) {
+            Kernel::Direct => {
+                let weights = direct::Weights::Packed(packed);
+                let call = direct::Forward { s: shape, x, normalizer, weights, bias, mode: Accumulate::Overwrite };
+                return direct::forward(&call, y, scratch, each);
+            }
+            Kernel::Depthwise => {
+                let (x, _) = read_through(shape, x, normalizer.as_ref(), scratch);
+                depthwise::forward(shape, x, packed, bias, y);
+            }
+            Kernel::Column => column::forward(shape, x, normalizer.as_ref(), packed, bias, y, Accumulate::Overwrite, scratch),
         }
         rows::for_all_parts(shape.out_channels, y, each)
     });
@@ -149,15 +154,17 @@ pub fn backward_input_fused<T: Real>(
     on_device!(OP, [packed, dy, dx], gpu => Err(gpu.failure(OP, NOT_FUSED)));
     let (packed, dy, dx, scratch) = (packed.host(), dy.host(), dx.host(), scratch.host());
     rows::with_gradient_epilogue(shape.in_channels, epilogue, |each| {
-        match shape.transposed().filter(|_| !shape.is_pointwise()) {
+        match shape.transposed() {
             _ if shape.is_depthwise() => depthwise::backward_input(shape, packed, dy, dx, mode),
-            Some(transposed) if direct::applies::<T>(&transposed) => {
+            Some(transposed) if kernel::<T>(&transposed) == Kernel::Direct => {
                 let weights = direct::Weights::Flipped(packed);
                 let call = direct::Forward { s: &transposed, x: dy, normalizer: None, weights, bias: None, mode };
                 return direct::forward(&call, dx, scratch, each);
             }
-            Some(transposed) => column::backward_input_stride_one(shape, &transposed, packed, dy, dx, mode, scratch),
-            None => column::backward_input(shape, packed, dy, dx, mode, scratch),
+            Some(transposed) if !shape.is_pointwise() => {
+                column::backward_input_stride_one(shape, &transposed, packed, dy, dx, mode, scratch);
+            }
+            _ => column::backward_input(shape, packed, dy, dx, mode, scratch),
         }
         rows::for_all_parts(shape.in_channels, dx, each)
     });
@@ -204,21 +211,19 @@ pub fn backward_weight_fused<T: Real>(
 ) -> Result<()> {
     check(shape, ("x", x.len()), dpacked.len(), ("dy", dy.len()), scratch.len(), prologue.as_ref())?;
     on_device!(OP, [x, dy, dpacked], gpu => Err(gpu.failure(OP, NOT_FUSED)));
-    let (dy, dpacked) = (dy.host(), dpacked.host());
+    let (x, dy, dpacked, scratch) = (x.host(), dy.host(), dpacked.host(), scratch.host());
+    let normalizer = prologue.as_ref().map(Normalizer::new);
     if let Some(dbias) = dbias {
         check_len(OP, "dbias", shape.out_channels, dbias.len())?;
         store_column_sums(shape.out_channels, dy, dbias.host(), mode);
     }
-    if direct::applies::<T>(shape) {
-        let call = direct::BackwardWeight { s: shape, x: x.host(), normalizer: prologue.as_ref().map(Normalizer::new), dy };
-        direct::backward_weight(&call, dpacked, scratch.host());
-        return Ok(());
-    }
-    let (x, scratch) = read_through(shape, x.host(), prologue.as_ref(), scratch.host());
-    if shape.is_depthwise() {
-        depthwise::backward_weight(shape, x, dy, dpacked, scratch);
-    } else {
-        column::backward_weight(shape, x, dy, dpacked, scratch);
+    match kernel::<T>(shape) {
+        Kernel::Direct => direct::backward_weight(&direct::BackwardWeight { s: shape, x, normalizer, dy }, dpacked, scratch),
+        Kernel::Depthwise => {
+            let (x, scratch) = read_through(shape, x, normalizer.as_ref(), scratch);
+            depthwise::backward_weight(shape, x, dy, dpacked, scratch);
+        }
+        Kernel::Column => column::backward_weight(shape, x, normalizer.as_ref(), dy, dpacked, scratch),
     }
     Ok(())
 }
@@ -244,17 +249,17 @@ fn check<T: Real>(
     prologue.map_or(Ok(()), |p| p.check(shape))
 }
 
-/// The input as the kernels read it, and the scratch memory that is left: through a prologue it is a copy at the end of `scratch`.
+/// The input as a depthwise kernel reads it, and the scratch memory that is left: through a prologue it is a copy at the end.
 fn read_through<'a, T: Real>(
     shape: &Conv2dShape,
     x: &'a [T],
-    prologue: Option<&Prologue<'_, T>>,
+    normalizer: Option<&Normalizer<T>>,
     scratch: &'a mut [T],
 ) -> (&'a [T], &'a mut [T]) {
-    let Some(prologue) = prologue else { return (x, scratch) };
+    let Some(normalizer) = normalizer else { return (x, scratch) };
     let (scratch, copy) = scratch.split_at_mut(shape.scratch_len());
     let copy = &mut copy[..shape.in_len()];
-    rows::normalize_all(prologue, x, copy);
+    rows::normalize_all(normalizer, shape.in_channels, x, copy);
     (copy, scratch)
 }
 

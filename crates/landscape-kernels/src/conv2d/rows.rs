@@ -159,9 +159,8 @@ impl Moments {
 }
 
 /// out = x′, in parallel.
-pub(super) fn normalize_all<T: Real>(prologue: &Prologue<'_, T>, x: &[T], out: &mut [T]) {
-    let normalizer = Normalizer::new(prologue);
-    let chunk = whole_rows(prologue.mean.len());
+pub(super) fn normalize_all<T: Real>(normalizer: &Normalizer<T>, channels: usize, x: &[T], out: &mut [T]) {
+    let chunk = whole_rows(channels);
     for_each_chunk_mut(out, chunk, |idx, out| normalizer.apply(&x[idx * chunk..idx * chunk + out.len()], out));
 }
 

@@ -1,6 +1,6 @@
 //! The sizes of a convolution, what they must satisfy, and which way it is computed.
 
-use super::{column, depthwise, direct};
+use super::{choice, column, depthwise, direct};
 use crate::error::{Error, Result};
 
 /// The name that errors carry.
@@ -112,13 +112,14 @@ impl Conv2dShape {
         if self.is_depthwise() {
             return depthwise::scratch_len(self);
         }
-        let direct = if direct::fits(self) { direct::scratch_len(self) } else { 0 };
+        let direct = if choice::is_direct(self) { direct::scratch_len(self) } else { 0 };
         column::scratch_len(self).max(direct)
     }
 
     /// Elements of scratch memory that the functions need at most where the input is read through a prologue.
     pub fn fused_scratch_len(&self) -> usize {
-        self.scratch_len() + self.in_len()
+        // The other kernels copy parts of the input anyway; the depthwise one reads it as it stands.
+        self.scratch_len() + if self.is_depthwise() { self.in_len() } else { 0 }
     }
 
     /// Input channels of one group.

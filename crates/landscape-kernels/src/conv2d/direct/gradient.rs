@@ -98,12 +98,13 @@ unsafe fn all_outputs<S: Vector, const A: usize, const B: usize, const C: usize,
         for first_pixel in (0..n_pixels).step_by(PIXELS) {
             let pixels = first_pixel..n_pixels.min(first_pixel + PIXELS);
             let offsets = &task.block.offsets[pixels.clone()];
-            let dense = dense(&task.dy[pixels.start * n_outputs..pixels.end * n_outputs], n_outputs, first, width, packed);
+            let dy = &task.dy[pixels.start * n_outputs..pixels.end * n_outputs];
             let mode = if first_pixel == 0 { task.mode } else { Accumulate::Add };
             // SAFETY: rows that are read lie in the copy or the reach behind it, `dense` has `width` numbers per pixel, and only rows
             // of the runs and the first `n` lanes are stored, which lie in `partial`.
             unsafe {
                 let mut rows = Rows { run: runs[0], first: 0, into: partial.as_mut_ptr().add(first), n_outputs, mode };
+                let dense = dense(dy, n_outputs, first, width, packed);
                 if few_rows {
                     three_runs::<S, E>(task.copy, offsets, runs, dense, rows, S::mask(n.min(S::LANES)));
                     continue;

@@ -19,6 +19,7 @@ mod gradient;
 
 pub(super) use weights::Weights;
 
+use super::choice::is_direct;
 use super::rows::Normalizer;
 use super::shape::Conv2dShape;
 use crate::memory::{Accumulate, Real};
@@ -33,14 +34,9 @@ use std::sync::{Mutex, PoisonError};
 const LANES: usize = 16;
 const CHECKED: &str = "the direct convolution is chosen for f32 only";
 
-/// Whether the shape suits the direct kernel.
+/// Whether the shape can be computed here.
 pub(super) fn fits(s: &Conv2dShape) -> bool {
-    s.groups == 1 && !s.is_pointwise() && Geometry::new(s).fits()
-}
-
-/// Whether the direct kernel is the way to compute this convolution.
-pub(super) fn applies<T: Real>(s: &Conv2dShape) -> bool {
-    TypeId::of::<T>() == TypeId::of::<f32>() && s.out_channels >= LANES / 2 && fits(s)
+    s.groups == 1 && Geometry::new(s).fits()
 }
 
 /// Elements of scratch memory for the three functions; the input gradient has a shape of its own.
@@ -53,7 +49,7 @@ pub(super) fn scratch_len(s: &Conv2dShape) -> usize {
     let n_blocks = s.in_channels.div_ceil(geometry.inputs);
     let partial_len = s.n_taps() * geometry.inputs * s.out_channels;
     let weight = n_blocks * weight_splits(s, &geometry, n_blocks) * (partial_len + geometry.copy_len() + gradient::PACKED);
-    let transposed = s.transposed().filter(fits).map_or(0, |t| forward(&t));
+    let transposed = s.transposed().filter(is_direct).map_or(0, |t| forward(&t));
     forward(s).max(weight).max(transposed) + LANES
 }
 
@@ -63,7 +59,7 @@ fn aligned(scratch: &mut [f32]) -> &mut [f32] {
     &mut scratch[skip..]
 }
 
-/// A forward convolution; `T` must be `f32` ([`applies`]).
+/// A forward convolution; `T` must be `f32`, the shape one that [`fits`].
 pub(super) struct Forward<'a, T> {
     pub(super) s: &'a Conv2dShape,
     pub(super) x: &'a [T],
@@ -160,7 +156,7 @@ pub(super) fn forward<T: Real, R: Send>(
     done.into_iter().flatten().collect()
 }
 
-/// A weight gradient; `T` must be `f32` ([`applies`]).
+/// A weight gradient; `T` must be `f32`, the shape one that [`fits`].
 pub(super) struct BackwardWeight<'a, T> {
     pub(super) s: &'a Conv2dShape,
     pub(super) x: &'a [T],
