@@ -20,6 +20,7 @@ use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::step::{self, Adam, Sgd};
 use candle_core::{CpuStorage, CudaStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, Var, WithDType, bail};
 use half::bf16;
+use std::any::Any;
 use std::cell::RefCell;
 
 /// A tensor or a variable.
@@ -69,7 +70,8 @@ pub fn blend<P: AsTensor>(c: &[f64], points: &[&[P]], into: &[Var]) -> Result<()
         bail!("`blend`: there must be as many points as coefficients, at least 1, got {} and {}", points.len(), c.len());
     }
     let rows = points.iter().map(|point| list("blend", "point", point, into, Narrow::Allowed)).collect::<Result<Vec<_>>>()?;
-    check_targets("blend", into, &[])?;
+    let sources: Vec<Tensor> = rows.iter().flatten().cloned().collect();
+    check_targets("blend", into, &sources)?;
     #[cfg(feature = "candle-cuda")]
     if into.first().is_some_and(|var| var.device().is_cuda()) {
         return cuda::blend(c, &rows, into);
@@ -115,7 +117,7 @@ pub fn spread<P: AsTensor>(c: &[f64], g: &[P], rows: &[Option<&[Var]>], mode: Ac
 }
 
 /// The gradient of a row, formed on the way into a step: c_k·(g_l + decay·w_l), or c_k·g_l where there is no point.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Spread<'a, P> {
     /// The row's coefficient c_k; 1 for ordinary training.
     pub c: f64,
@@ -124,6 +126,15 @@ pub struct Spread<'a, P> {
     /// The point w, with its decay.
     pub point: Option<(&'a [P], f64)>,
 }
+
+// By hand: what is pointed to need not be `Copy`.
+impl<P> Clone for Spread<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Spread<'_, P> {}
 
 /// One step of SGD of a row, its gradient formed on the way: [`step::spread_sgd_step`] on lists of tensors, all in place.
 ///
@@ -176,14 +187,7 @@ pub fn sgd_step<P: AsTensor>(
 ///
 /// # Errors
 /// As [`blend`], and as the step on memory.
-pub fn adam_step<P: AsTensor>(
-    adam: &Adam,
-    step_idx: u64,
-    gradient: Spread<'_, P>,
-    theta: &[Var],
-    m: &[Var],
-    v: &[Var],
-) -> Result<()> {
+pub fn adam_step<P: AsTensor>(adam: &Adam, step_idx: u64, gradient: Spread<'_, P>, theta: &[Var], m: &[Var], v: &[Var]) -> Result<()> {
     let inputs = StepInputs::new("adam_step", &gradient, theta, &[m, v])?;
     #[cfg(feature = "candle-cuda")]
     if theta.first().is_some_and(|var| var.device().is_cuda()) {
@@ -350,7 +354,10 @@ fn modify<T: Real + WithDType>(op: &'static str, var: &Var, f: impl FnOnce(ViewM
             }
         }
     }
-    var.inplace_op1(&Modify(op, RefCell::new(Some(|storage: &mut CpuStorage, layout: &Layout| f(host_mut::<T>(storage, layout)?).map_err(error)))))
+    var.inplace_op1(&Modify(
+        op,
+        RefCell::new(Some(|storage: &mut CpuStorage, layout: &Layout| f(host_mut::<T>(storage, layout)?).map_err(error))),
+    ))
 }
 
 /// Whether a list may be of bf16 where the variables are not.
@@ -426,7 +433,15 @@ fn host<'a, T: WithDType>(storage: &'a Storage, layout: &Layout) -> Result<&'a [
 
 fn host_mut<'a, T: Real + WithDType>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<ViewMut<'a, T>> {
     let Some((start, end)) = layout.contiguous_offsets() else { bail!("what is written must be contiguous") };
-    Ok(ViewMut::Host(&mut T::cpu_storage_as_mut_slice(storage)?[start..end]))
+    let own: &mut dyn Any = match storage {
+        CpuStorage::F32(values) => values,
+        CpuStorage::F64(values) => values,
+        _ => bail!("what is written must be of f32 or f64"),
+    };
+    match own.downcast_mut::<Vec<T>>() {
+        Some(values) => Ok(ViewMut::Host(&mut values[start..end])),
+        None => bail!("what is written must be of {:?}", T::DTYPE),
+    }
 }
 
 fn row<'a, T: Float>(storage: &'a Storage, layout: &Layout) -> Result<Row<'a, T>> {

@@ -5,6 +5,9 @@
 //! for any number of rayon threads: work is cut by shape alone and partial sums are added in a fixed order.
 //! Activations are channels last (`[n, h, w, c]`), matrices row-major.
 //!
+//! For candle users the feature `candle` has the weight-space kernels as ops on lists of candle tensors, and `candle-cuda` the same
+//! on candle's GPUs; without them there is no candle here.
+//!
 //! # When not to use it
 //! There is no autograd and no tensor type here; for those see candle. A graph of these ops is run by `landscape-network`.
 #![warn(missing_docs)]
@@ -41,6 +44,8 @@ pub mod loss;
 pub mod blend;
 pub mod bytes;
 pub mod step;
+#[cfg(feature = "candle")]
+pub mod candle;
 
 pub use error::{Error, Result};
 pub use memory::{Accumulate, Device, Element, Memory, Real, View, ViewMut};

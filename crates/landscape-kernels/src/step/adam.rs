@@ -112,7 +112,7 @@ pub(super) struct AdamRule<T> {
 
 impl<T: Real> AdamRule<T> {
     /// The numbers of step `step_idx`, counted from 1.
-    fn new(adam: &Adam, step_idx: u64) -> Self {
+    pub fn new(adam: &Adam, step_idx: u64) -> Self {
         let (coupled, shrink) = match adam.decay {
             Decay::Coupled => (adam.weight_decay, 1.0),
             Decay::Decoupled => (0.0, 1.0 - adam.lr * adam.weight_decay),
@@ -133,7 +133,7 @@ impl<T: Real> AdamRule<T> {
 }
 
 /// Fails on hyper-parameters out of range, and on moments of another length than the row's `n`.
-fn check_adam(op: &'static str, adam: &Adam, step_idx: u64, n: usize, [m, v]: [usize; 2]) -> Result<()> {
+pub(super) fn check_adam(op: &'static str, adam: &Adam, step_idx: u64, n: usize, [m, v]: [usize; 2]) -> Result<()> {
     check_range(op, "lr", adam.lr, 0.0..f64::INFINITY)?;
     check_range(op, "betas[0]", adam.betas[0], 0.0..1.0)?;
     check_range(op, "betas[1]", adam.betas[1], 0.0..1.0)?;

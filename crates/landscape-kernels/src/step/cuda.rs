@@ -9,7 +9,7 @@ use crate::error::{Result, check_len};
 use crate::memory::{Real, View, ViewMut};
 use cudarc::driver::DeviceRepr;
 
-const KERNELS: Source = source!("step/kernels");
+pub(crate) const KERNELS: Source = source!("step/kernels");
 
 const N_POINTERS: usize = 5;
 const MAX_PIECES: usize = 128;
@@ -83,9 +83,10 @@ impl Gradient {
     }
 }
 
+/// What SGD needs besides the table, as the kernel declares it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct SgdNumbers {
+pub(crate) struct SgdNumbers {
     gradient: GradientRule,
     lr: f64,
     momentum: f64,
@@ -98,9 +99,10 @@ struct SgdNumbers {
 // SAFETY: plain numbers in C's layout, as the kernel declares them.
 unsafe impl DeviceRepr for SgdNumbers {}
 
+/// What Adam needs besides the table, as the kernel declares it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct AdamNumbers {
+pub(crate) struct AdamNumbers {
     gradient: GradientRule,
     coupled_decay: f64,
     shrink: f64,
@@ -116,6 +118,41 @@ struct AdamNumbers {
 // SAFETY: plain numbers in C's layout, as the kernel declares them.
 unsafe impl DeviceRepr for AdamNumbers {}
 
+impl SgdNumbers {
+    fn new(sgd: &Sgd, n_steps_before: u64, gradient: GradientRule) -> Self {
+        SgdNumbers {
+            gradient,
+            lr: sgd.lr,
+            momentum: sgd.momentum,
+            keep: 1.0 - sgd.dampening,
+            weight_decay: sgd.weight_decay,
+            nesterov: i32::from(sgd.nesterov == Nesterov::On),
+            first: i32::from(n_steps_before == 0),
+        }
+    }
+
+    /// Those of a step whose gradient is c·(g + decay·w), after a check of their ranges.
+    #[cfg(feature = "candle-cuda")]
+    pub fn spread(sgd: &Sgd, n_steps_before: u64, c: f64, decay: Option<f64>) -> Result<Self> {
+        super::sgd::check_sgd::<f32>("sgd_step", sgd, 0, Some(&ViewMut::Host(&mut [])))?;
+        Ok(Self::new(sgd, n_steps_before, GradientRule { c, decay: decay.unwrap_or(0.0), spread: 1 }))
+    }
+}
+
+impl AdamNumbers {
+    fn new(rule: &AdamRule<f64>, gradient: GradientRule) -> Self {
+        let &AdamRule { coupled_decay, shrink, beta1, one_minus_beta1, beta2, one_minus_beta2, step_size, root_of_correction, eps } = rule;
+        AdamNumbers { gradient, coupled_decay, shrink, beta1, one_minus_beta1, beta2, one_minus_beta2, step_size, root_of_correction, eps }
+    }
+
+    /// Those of a step whose gradient is c·(g + decay·w), after a check of their ranges.
+    #[cfg(feature = "candle-cuda")]
+    pub fn spread(adam: &super::Adam, step_idx: u64, c: f64, decay: Option<f64>) -> Result<Self> {
+        super::adam::check_adam("adam_step", adam, step_idx, 0, [0, 0])?;
+        Ok(Self::new(&AdamRule::new(adam, step_idx), GradientRule { c, decay: decay.unwrap_or(0.0), spread: 1 }))
+    }
+}
+
 pub(super) fn sgd<T: Real>(
     cuda: &Cuda,
     sgd: &Sgd,
@@ -124,15 +161,7 @@ pub(super) fn sgd<T: Real>(
     mut theta: ViewMut<'_, T>,
     mut velocity: Option<ViewMut<'_, T>>,
 ) -> Result<()> {
-    let numbers = SgdNumbers {
-        gradient: gradient.rule,
-        lr: sgd.lr,
-        momentum: sgd.momentum,
-        keep: 1.0 - sgd.dampening,
-        weight_decay: sgd.weight_decay,
-        nesterov: i32::from(sgd.nesterov == Nesterov::On),
-        first: i32::from(n_steps_before == 0),
-    };
+    let numbers = SgdNumbers::new(sgd, n_steps_before, gradient.rule);
     // Without momentum a velocity is neither read nor written.
     let velocity = velocity.as_mut().filter(|_| sgd.momentum != 0.0).map_or(0, |velocity| *pointer_mut(velocity));
     let n = theta.len();
@@ -147,19 +176,7 @@ pub(super) fn adam<T: Real>(
     mut m: ViewMut<'_, T>,
     mut v: ViewMut<'_, T>,
 ) -> Result<()> {
-    let &AdamRule { coupled_decay, shrink, beta1, one_minus_beta1, beta2, one_minus_beta2, step_size, root_of_correction, eps } = rule;
-    let numbers = AdamNumbers {
-        gradient: gradient.rule,
-        coupled_decay,
-        shrink,
-        beta1,
-        one_minus_beta1,
-        beta2,
-        one_minus_beta2,
-        step_size,
-        root_of_correction,
-        eps,
-    };
+    let numbers = AdamNumbers::new(rule, gradient.rule);
     let n = theta.len();
     let rows = [*pointer_mut(&mut theta), *pointer_mut(&mut m), *pointer_mut(&mut v)];
     run::<T>(cuda, "adam", gradient.pointers, rows, n, &Plain(numbers))

@@ -5,7 +5,7 @@
 
 mod adam;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(crate) mod cuda;
 mod gradient;
 mod sgd;
 

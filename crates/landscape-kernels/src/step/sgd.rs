@@ -138,7 +138,7 @@ fn run_sgd<T: Real>(
 }
 
 /// Fails on hyper-parameters out of range, and on a velocity that is missing or of another length than the row's `n`.
-fn check_sgd<T: Real>(op: &'static str, sgd: &Sgd, n: usize, velocity: Option<&ViewMut<'_, T>>) -> Result<()> {
+pub(super) fn check_sgd<T: Real>(op: &'static str, sgd: &Sgd, n: usize, velocity: Option<&ViewMut<'_, T>>) -> Result<()> {
     check_range(op, "lr", sgd.lr, 0.0..f64::INFINITY)?;
     check_range(op, "momentum", sgd.momentum, 0.0..f64::INFINITY)?;
     check_range(op, "weight_decay", sgd.weight_decay, 0.0..f64::INFINITY)?;
