@@ -82,7 +82,9 @@ impl Points<'_> {
                 self.measure_left(objective, &splits, left, memory_bytes - product_bytes, partial, &mut progress)?;
             } else {
                 let objective = NetworkObjective::<f32>::new(self.graph.clone(), &device, self.data.loss())?;
-                self.measure_left(objective, &splits, left, memory_bytes, partial, &mut progress)?;
+                let control = self.control.clone().on_device(&device)?;
+                let points = Points { control: &control, ..*self };
+                points.measure_left(objective, &splits, left, memory_bytes, partial, &mut progress)?;
             }
         }
         progress.finish();

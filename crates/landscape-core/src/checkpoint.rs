@@ -138,7 +138,7 @@ impl Checkpoint {
         dtypes: &Dtypes,
         metadata: Option<Metadata>,
     ) -> Result<Self> {
-        let parts = |name: &str| Ok(Part::Values(params.tensor(name)?.host().iter().map(|value| value.to_f64()).collect()));
+        let parts = |name: &str| Ok(Part::Values(params.tensor(name)?.read()?.iter().map(|value| value.to_f64()).collect()));
         Self::assemble(graph, params.layout(), &parts, Dtype::of::<T>(), buffers, dtypes, metadata)
     }
 

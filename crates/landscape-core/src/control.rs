@@ -81,6 +81,20 @@ impl<T: Real> ControlPoints<T> {
         ControlPoints { rows: vec![Row::Free(point)] }
     }
 
+    /// The same points on `device`; rows that stand there already are moved, those on disk are read.
+    ///
+    /// # Errors
+    /// If an accelerator failed.
+    pub fn on_device(self, device: &Device) -> Result<Self> {
+        let rows = self.rows.into_iter().map(|row| match row {
+            row if row.device() == *device => Ok(row),
+            Row::Free(flat) => Ok(Row::Free(flat.to_device(device)?)),
+            Row::Frozen(flat) => Ok(Row::Frozen(Arc::new(flat.to_device(device)?))),
+            Row::Stored(stored) => Ok(Row::Frozen(Arc::new(stored.read().to_device(device)?))),
+        });
+        Ok(ControlPoints { rows: rows.collect::<Result<_>>()? })
+    }
+
     /// K.
     pub fn n_points(&self) -> usize {
         self.rows.len()

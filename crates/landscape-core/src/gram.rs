@@ -33,7 +33,7 @@ impl Gram {
         for (k, point) in points.iter().enumerate().skip(1) {
             points[0].layout().check_same("point 0", point.layout(), &format!("point {k}"))?;
         }
-        let values: Vec<&[T]> = points.iter().map(|point| point.view().host()).collect();
+        let values = points.iter().map(|point| Ok(point.view().read()?)).collect::<Result<Vec<_>>>()?;
         let n_elements = values[0].len();
         let mut products = vec![0.0; n_points * n_points];
         let mut basis = vec![vec![0.0; BLOCK]; n_points];

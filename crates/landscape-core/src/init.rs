@@ -90,7 +90,7 @@ pub fn bends<T: Real>(
 /// The point at s on the arc from a to b.
 fn arc<T: Real>(a: &Flat<T>, b: &Flat<T>, s: f64) -> Result<Flat<T>> {
     let (sin, cos) = (std::f64::consts::FRAC_PI_2 * s).sin_cos();
-    let (from, to) = (a.view().host(), b.view().host());
+    let (from, to) = (a.view().read()?, b.view().read()?);
     let mut values = vec![T::ZERO; from.len()];
     for spec in a.layout().tensors() {
         let n_units = spec.shape.first().copied().unwrap_or(1);

@@ -10,6 +10,7 @@ use crate::norm::{NormRule, Norms, Report};
 use crate::pack::Weights;
 use crate::plan::{Plan, Plans};
 use crate::refresh::Moments;
+use crate::staging::Staged;
 use crate::step::Program;
 use crate::tap::{Activation, Flow, Taps};
 use landscape_core::{Buffers, Coefficients, ControlPoints, Flat, Norm, ParamLayout, Pass};
@@ -321,7 +322,8 @@ impl<T: Real> Executor<T> {
             if fused.node == 0 {
                 let [c, h, w] = program.steps[0].shape;
                 let mut memory = self.arena.slots.take(plan.activation[0]);
-                shape::nchw_to_nhwc(n, c, h, w, inputs.into(), memory.view_mut().slice(0..inputs.len()))?;
+                let staged = Staged::on(&self.device, inputs);
+                shape::nchw_to_nhwc(n, c, h, w, staged.view(), memory.view_mut().slice(0..inputs.len()))?;
                 self.arena.slots.put(plan.activation[0], memory);
             } else {
                 run.forward(idx, &mut self.norms, control.rule, control.report, control.needed, &mut self.arena)?;

@@ -238,7 +238,7 @@ impl<T: Real> Run<'_, T> {
             norms.take_batch(norm_idx, n_rows, self.activation(&arena.slots, step.inputs[0]))?;
         }
         match rule {
-            NormRule::Train => norms.update_running(norm_idx, n_rows, slots),
+            NormRule::Train => norms.update_running(norm_idx, n_rows, slots)?,
             NormRule::Report | NormRule::Measure => report(&norms.taken(norm_idx, n_rows)),
             NormRule::Stored => {}
         }

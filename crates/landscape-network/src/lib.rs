@@ -40,6 +40,7 @@
 
 pub mod error;
 
+mod staging;
 mod step;
 mod attributes;
 mod fuse;

@@ -146,8 +146,10 @@ impl<T: Real> Norms<T> {
     pub fn take_stored(&mut self, norm_idx: usize, slots: &NormSlots) {
         let values = self.buffers.values();
         for (used, range) in self.used[norm_idx].iter_mut().zip([&slots.mean, &slots.var]) {
-            for (used, &value) in used.view_mut().host().iter_mut().zip(&values[range.clone()]) {
-                *used = T::from_f64(value);
+            let stored = values[range.clone()].iter().copied().map(T::from_f64);
+            match used {
+                Memory::Host(used) => used.iter_mut().zip(stored).for_each(|(used, value)| *used = value),
+                elsewhere => *elsewhere = Memory::from_host(&elsewhere.device(), stored.collect()),
             }
         }
     }
@@ -159,17 +161,18 @@ impl<T: Real> Norms<T> {
     ///
     /// # Source
     /// PyTorch's `BatchNorm2d` in training mode.
-    pub fn update_running(&mut self, norm_idx: usize, n_rows: usize, slots: &NormSlots) {
+    pub fn update_running(&mut self, norm_idx: usize, n_rows: usize, slots: &NormSlots) -> Result<()> {
         let n = n_rows as f64;
         let values = self.buffers.values_mut();
         let [mean, var] = &self.used[norm_idx];
         for (statistic, range, factor) in [(mean, &slots.mean, 1.0), (var, &slots.var, n / (n - 1.0))] {
-            for (running, batch) in values[range.clone()].iter_mut().zip(statistic.view().host()) {
+            for (running, batch) in values[range.clone()].iter_mut().zip(statistic.view().read()?.iter()) {
                 let value = (1.0 - slots.momentum) * *running + slots.momentum * factor * batch.to_f64();
                 *running = T::from_f64(value).to_f64();
             }
         }
         values[slots.count] += 1.0;
+        Ok(())
     }
 
     /// Writes statistics into the buffers, in the network's own precision.

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::refresh;
+use crate::staging::Staged;
 use landscape_core::{
     Batches, Buffers, Coefficients, ControlPoints, Examples, Flat, Fork, NormRefresh, Objective, Pass, Stateful, Tally, Targets,
 };
@@ -115,14 +116,18 @@ impl<T: Real> NetworkObjective<T> {
 }
 
 /// The loss of outputs, and scale times its gradient.
-fn loss_of<T: Real>(batch: &Examples<T>, outputs: View<'_, T>, gradient: Option<(ViewMut<'_, T>, f64)>) -> Result<Tally> {
+fn loss_of<T: Real>(device: &Device, batch: &Examples<T>, outputs: View<'_, T>, gradient: Option<(ViewMut<'_, T>, f64)>) -> Result<Tally> {
     let n_outputs = outputs.len() / batch.n_examples;
     let (LossSums { loss_nats_sum, .. }, n_wrong) = match &batch.targets {
         Targets::Classes(labels) => {
-            let sums = cross_entropy(batch.n_examples, n_outputs, outputs, labels.into(), gradient)?;
+            let labels = Staged::on(device, labels);
+            let sums = cross_entropy(batch.n_examples, n_outputs, outputs, labels.view(), gradient)?;
             (sums, Some(sums.n_wrong))
         }
-        Targets::Values(values) => (squared_error(batch.n_examples, n_outputs, outputs, values.into(), gradient)?, None),
+        Targets::Values(values) => {
+            let values = Staged::on(device, values);
+            (squared_error(batch.n_examples, n_outputs, outputs, values.view(), gradient)?, None)
+        }
     };
     Ok(Tally { n_examples: batch.n_examples as u64, loss_nats_sum, n_wrong })
 }
@@ -142,14 +147,14 @@ impl<T: Real> Objective for NetworkObjective<T> {
     fn measure(&mut self, batch: &Examples<T>, pass: Pass) -> landscape_core::Result<Tally> {
         self.check_targets(batch)?;
         self.executor.evaluate(&batch.inputs, batch.n_examples, pass)?;
-        Ok(loss_of(batch, self.executor.output(), None)?)
+        Ok(loss_of(self.executor.device(), batch, self.executor.output(), None)?)
     }
 
     fn gradient(&mut self, batch: &Examples<T>, pass: Pass, into: &mut Flat<T>, mode: Accumulate) -> landscape_core::Result<Tally> {
         self.check_targets(batch)?;
         self.executor.forward(&batch.inputs, batch.n_examples, pass)?;
-        let scale = 1.0 / batch.n_examples as f64;
-        Ok(self.executor.backward_with(into, mode, |outputs, gradient| loss_of(batch, outputs, Some((gradient, scale))))?)
+        let (scale, device) = (1.0 / batch.n_examples as f64, self.executor.device().clone());
+        Ok(self.executor.backward_with(into, mode, |outputs, gradient| loss_of(&device, batch, outputs, Some((gradient, scale))))?)
     }
 }
 

@@ -80,9 +80,17 @@ fn one_pass<T: Real>(
     let mut sums: Vec<Moments> = program.norms.iter().map(|slots| Moments::new(slots.channels)).collect();
     for batch_idx in 0..batches.n_batches() {
         let batch = batches.batch(0, batch_idx)?;
-        let mut report = |statistics: &BatchStatistics<'_, T>| sums[statistics.norm_idx].add(merge, batch.n_examples, statistics);
+        let mut failure = None;
+        let mut report = |statistics: &BatchStatistics<'_, T>| {
+            if let Err(error) = sums[statistics.norm_idx].add(merge, batch.n_examples, statistics) {
+                failure.get_or_insert(error);
+            }
+        };
         let control = Control { needed: Some(&needed), rule, report: &mut report, taps: None };
         executor.run_controlled(&batch.inputs, batch.n_examples, control)?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
     }
     executor.store_statistics(norms.iter().map(|&norm_idx| (norm_idx, &sums[norm_idx])), batches.n_batches());
     Ok(())
@@ -113,7 +121,10 @@ impl Moments {
     }
 
     /// Moves towards a batch's statistics by its share of all weight so far.
-    fn add<T: Real>(&mut self, merge: Merge, n_examples: usize, batch: &BatchStatistics<'_, T>) {
+    ///
+    /// # Errors
+    /// If an accelerator failed.
+    fn add<T: Real>(&mut self, merge: Merge, n_examples: usize, batch: &BatchStatistics<'_, T>) -> Result<()> {
         let n = batch.n_rows as f64;
         // The variance a batch adds, per unit of its own, and whether differences of the means count.
         let (weight, factor, between) = match merge {
@@ -123,12 +134,14 @@ impl Moments {
         };
         self.weight += weight;
         let share = weight / self.weight;
-        let rows = self.mean.iter_mut().zip(&mut self.var).zip(batch.mean.host().iter().zip(batch.var.host()));
+        let (means, vars) = (batch.mean.read()?, batch.var.read()?);
+        let rows = self.mean.iter_mut().zip(&mut self.var).zip(means.iter().zip(vars.iter()));
         for ((mean, var), (batch_mean, batch_var)) in rows {
             let d = batch_mean.to_f64() - *mean;
             *mean += share * d;
             *var += share * (factor * batch_var.to_f64() - *var) + between * share * (1.0 - share) * d * d;
         }
+        Ok(())
     }
 }
 

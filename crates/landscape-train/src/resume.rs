@@ -51,11 +51,11 @@ pub fn to_bytes<T: Real>(
 ) -> Result<Vec<u8>> {
     let mut tensors = Vec::new();
     for k in (0..points.n_points()).filter(|&k| points.is_free(k)) {
-        tensors.push((format!("row.{k}"), vector(points.point(k).view().host())?));
+        tensors.push((format!("row.{k}"), vector(&points.point(k).view().read()?)?));
     }
     for (k, moments) in state.moments.iter().enumerate() {
         for (i, memory) in moments.iter().flat_map(|m| &m.vectors).enumerate() {
-            tensors.push((format!("moment.{k}.{i}"), vector(memory.view().host())?));
+            tensors.push((format!("moment.{k}.{i}"), vector(&memory.view().read()?)?));
         }
     }
     if let Some(buffers) = buffers {
@@ -104,7 +104,7 @@ pub fn from_bytes<T: Real>(
     let mut state = FitState::new(points, optimizer);
     for k in 0..points.n_points() {
         if let Some(row) = points.free_mut(k) {
-            row.view_mut().host().copy_from_slice(&read(&format!("row.{k}"), own, n_elements)?.to::<T>());
+            row.view_mut().copy_from((&read(&format!("row.{k}"), own, n_elements)?.to::<T>()).into())?;
         }
         for (i, memory) in state.moments[k].iter_mut().flat_map(|m: &mut Moments<T>| &mut m.vectors).enumerate() {
             *memory = Memory::from_host(&memory.device(), read(&format!("moment.{k}.{i}"), own, n_elements)?.to::<T>());

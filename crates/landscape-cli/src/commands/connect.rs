@@ -13,6 +13,7 @@ use landscape_core::curve::CurveKind;
 use landscape_core::init::BendInit;
 use landscape_core::whole::Overwrite;
 use landscape_core::{Buffers, ControlPoints, Row, Seed, Stateful};
+use landscape_kernels::Device;
 use landscape_network::{NetworkObjective, init};
 use landscape_train::{Connect, DecayOn, FitConfig, FreeEnds, UniformOn};
 use serde_json::{Value, json};
@@ -114,15 +115,15 @@ pub fn connect_run(common: &Common, job: &Job, folder: &RunFolder, started: Inst
         "augment": job.augment,
         "seed": common.seed,
     });
-    let device = landscape_kernels::Device::parse(&common.device)?;
+    let device = Device::parse(&common.device)?;
     let mut objective = NetworkObjective::<f32>::new(first.graph.clone(), &device, job.data.loss())?;
     job::check_memory(&first.graph, curve.n_points().saturating_mul(3), "--points")?;
     let ends: Vec<Row<f32>> = job.endpoints.iter().map(|e| e.row.clone()).collect();
     let mut random = |bend_idx: usize| {
         let seed = seed.child("bend").child_idx(bend_idx as u64);
-        init::initialise(&first.graph, init::Init::PyTorch, seed, &device).map_err(|e| landscape_core::Error::Objective(e.to_string()))
+        init::initialise(&first.graph, init::Init::PyTorch, seed, &Device::Cpu).map_err(|e| landscape_core::Error::Objective(e.to_string()))
     };
-    let mut points = job.connect.control_points(&ends, &mut random)?;
+    let mut points = job.connect.control_points(&ends, &mut random)?.on_device(&device)?;
     let batches = job.data.training_batches(job.batch_size, seed.child("batches"), job.augment)?;
     if let Start::Finished(result) = folder.begin(common, &config, None)? {
         return Ok(result);

@@ -33,7 +33,7 @@ pub fn run(common: &Common, args: &PointArgs) -> anyhow::Result<()> {
     path.data.measure_in_batches_of(args.batch_size)?;
     let device = landscape_kernels::Device::parse(&common.device)?;
     let mut objective = NetworkObjective::<f32>::new(path.endpoints[0].graph.clone(), &device, path.data.loss())?;
-    objective.move_to(&path.points, &path.curve.coefficients(args.t)?)?;
+    objective.move_to(&path.points.clone().on_device(&device)?, &path.curve.coefficients(args.t)?)?;
     let batches = path.data.refresh_batches(&args.refresh, Seed::new(common.seed))?;
     objective.refresh(job::norm_refresh(args.refresh.refresh), &batches)?;
     let first = &path.endpoints[0];
@@ -46,7 +46,7 @@ pub fn run(common: &Common, args: &PointArgs) -> anyhow::Result<()> {
         Checkpoint::from_parts(&first.graph, objective.weights(), objective.buffers(), &first.checkpoint.dtypes(), Some(metadata))?;
     // In half precision the file holds other numbers than the curve does: those that are written are measured.
     let written = checkpoint.params::<f32>(first.row.layout())?;
-    objective.move_to(&ControlPoints::single(written), &Coefficients::one_hot(0, 1)?)?;
+    objective.set_point(&written)?;
     objective.set_buffers(&checkpoint.buffers(&first.graph)?)?;
     let l2_term = 0.5 * path.weight_decay * objective.weights().squared_norm();
     let train = Numbers::new(&path.data.measure_train(&mut objective)?, l2_term);

@@ -68,7 +68,7 @@ pub fn train(common: &Common, job: &Job, out: &Path, started: Instant) -> anyhow
         None => (init::initialise(&graph, init::Init::PyTorch, seed.child("init"), &device)?, Buffers::of_graph(&graph)?),
     };
     objective.set_buffers(&buffers)?;
-    let mut points = ControlPoints::single(weights);
+    let mut points = ControlPoints::single(weights).on_device(&device)?;
     let batches = job.data.training_batches(job.batch_size, seed.child("batches"), job.augment)?;
     let folder = RunFolder::beside(out);
     match folder.begin(common, &config, Some(out))? {
