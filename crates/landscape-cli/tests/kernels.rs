@@ -14,7 +14,7 @@ fn a_forced_level_runs_is_recorded_and_learns() {
         let sandbox = Sandbox::new();
         let train = |out: &str, threads: &str| {
             let name = level.name();
-            sandbox.json(&["train", "--model", MODEL, "--epochs", "3", "--kernels", name, "--threads", threads, "--out", out])
+            sandbox.json(&["train", "--model", MODEL, "--epochs", "10", "--kernels", name, "--threads", threads, "--out", out])
         };
         let result = train("one.safetensors", "1");
         assert_eq!(result["kernel_path"], level.name());

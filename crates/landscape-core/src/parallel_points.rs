@@ -231,10 +231,15 @@ mod tests {
     fn an_error_of_the_sink_ends_the_work() {
         for n_workers in 1..4 {
             let mut n_handed_on = 0;
-            let error = in_order(&mut vec![(); n_workers], 0..100_000, |_, idx| Ok(idx), |_, idx| {
-                n_handed_on += 1;
-                if idx == 3 { Err(Error::config("sink", "patient", idx)) } else { Ok(()) }
-            });
+            let error = in_order(
+                &mut vec![(); n_workers],
+                0..100_000,
+                |_, idx| Ok(idx),
+                |_, idx| {
+                    n_handed_on += 1;
+                    if idx == 3 { Err(Error::config("sink", "patient", idx)) } else { Ok(()) }
+                },
+            );
             assert!(error.unwrap_err().to_string().contains("`sink`"));
             assert_eq!(n_handed_on, 4);
         }

@@ -36,5 +36,5 @@ pub use error::{Error, Result};
 pub use graph::{Graph, Node, NodeId, TensorDecl};
 pub use json::FORMAT_VERSION;
 pub use op::{Bias, Gelu, Op, Role, Shape};
-pub use split::SplitGraph;
 pub use shape::{MAX_ELEMENTS, infer};
+pub use split::SplitGraph;

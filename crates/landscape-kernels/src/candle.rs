@@ -59,7 +59,7 @@ impl Float for f64 {}
 /// ```
 /// use candle_core::{Device, Tensor, Var};
 /// use landscape_kernels::candle::blend;
-/// let var = |v: f32| Var::full(v, (2, 3), &Device::Cpu);
+/// let var = |v: f32| Var::from_tensor(&Tensor::full(v, (2, 3), &Device::Cpu)?);
 /// let (start, end, at) = (vec![var(1.0)?], vec![var(5.0)?], vec![var(0.0)?]);
 /// blend(&[0.75, 0.25], &[&start, &end], &at)?;
 /// assert_eq!(at[0].to_vec2::<f32>()?, [[2.0; 3]; 2]);

@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::objective::{Loss, NetworkObjective};
 use landscape_core::{
-    Batches, Buffers, Coefficients, ControlPoints, Examples, Flat, Fork, NormRefresh, Objective, ParamLayout, Pass, Row, Stateful,
-    Tally, Targets,
+    Batches, Buffers, Coefficients, ControlPoints, Examples, Flat, Fork, NormRefresh, Objective, ParamLayout, Pass, Row, Stateful, Tally,
+    Targets,
 };
 use landscape_graph::{Graph, SplitGraph};
 use landscape_kernels::{Accumulate, Device, Real, View, blend};

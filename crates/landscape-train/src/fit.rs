@@ -69,8 +69,8 @@ pub struct FitState<T> {
 impl<T: Real> FitState<T> {
     /// Before the first step.
     pub fn new(points: &ControlPoints<T>, optimizer: &Optimizer) -> Self {
-        let moments = (0..points.n_points())
-            .map(|k| points.is_free(k).then(|| optimizer.init(&points.device(), points.layout().n_elements())));
+        let moments =
+            (0..points.n_points()).map(|k| points.is_free(k).then(|| optimizer.init(&points.device(), points.layout().n_elements())));
         FitState { step: 0, epoch_tally: Tally::default(), moments: moments.collect() }
     }
 }

@@ -49,35 +49,41 @@ trait Line: Copy {
     unsafe fn stream(self, to: *mut f32);
 }
 
-// SAFETY of both: the contract of the trait is that of the intrinsics.
 impl Line for __m512 {
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the contract of the trait is that of the intrinsics.
         unsafe { _mm512_set1_ps(value) }
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the contract of the trait is that of the intrinsics.
         unsafe { _mm512_loadu_ps(from) }
     }
     #[inline(always)]
     unsafe fn widen(from: *const bf16) -> Self {
         // A bf16 is the upper half of an f32.
+        // SAFETY: the contract of the trait is that of the intrinsics.
         unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())))) }
     }
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: the contract of the trait is that of the intrinsics.
         unsafe { _mm512_mul_ps(self, other) }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: the contract of the trait is that of the intrinsics.
         unsafe { _mm512_add_ps(self, other) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the contract of the trait is that of the intrinsics.
         unsafe { _mm512_storeu_ps(to, self) }
     }
     #[inline(always)]
     unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: the contract of the trait is that of the intrinsics.
         unsafe { _mm512_stream_ps(to, self) }
     }
 }
@@ -89,15 +95,18 @@ struct Pair(__m256, __m256);
 impl Line for Pair {
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the contract of the trait is that of the intrinsics.
         let value = unsafe { _mm256_set1_ps(value) };
         Pair(value, value)
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the contract of the trait is that of the intrinsics.
         unsafe { Pair(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))) }
     }
     #[inline(always)]
     unsafe fn widen(from: *const bf16) -> Self {
+        // SAFETY: the contract of the trait is that of the intrinsics.
         unsafe {
             let half =
                 |from: *const bf16| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()))));
@@ -106,14 +115,17 @@ impl Line for Pair {
     }
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: the contract of the trait is that of the intrinsics.
         unsafe { Pair(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: the contract of the trait is that of the intrinsics.
         unsafe { Pair(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the contract of the trait is that of the intrinsics.
         unsafe {
             _mm256_storeu_ps(to, self.0);
             _mm256_storeu_ps(to.add(8), self.1);
@@ -121,6 +133,7 @@ impl Line for Pair {
     }
     #[inline(always)]
     unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: the contract of the trait is that of the intrinsics.
         unsafe {
             _mm256_stream_ps(to, self.0);
             _mm256_stream_ps(to.add(8), self.1);

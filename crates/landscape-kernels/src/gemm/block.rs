@@ -315,9 +315,9 @@ unsafe fn add_rows<K: Kernel>(copy: *const Scalar<K>, k: usize, totals: &mut [f6
     let mut sums = [0.0; MAX_ROWS];
     for i in 0..k {
         // As many as a block may have: a loop of constant length over what may belong to the next row.
-        for row in 0..K::ROWS {
+        for (row, sum) in sums[..K::ROWS].iter_mut().enumerate() {
             // SAFETY: the caller promises it.
-            sums[row] += unsafe { *copy.add(i * totals.len() + row) }.to_f64();
+            *sum += unsafe { *copy.add(i * totals.len() + row) }.to_f64();
         }
     }
     for (total, sum) in totals.iter_mut().zip(sums) {

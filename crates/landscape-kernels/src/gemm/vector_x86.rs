@@ -173,12 +173,12 @@ unsafe fn transpose_16(from: *const f32, stride: usize, n_lanes: usize, n_rows: 
                 let from = from.add(i + 4 * quarter);
                 // Quad q of register r holds rows 4·quarter.. of lane 4q + r.
                 let mut rows = [_mm512_setzero_ps(); 4];
-                for r in 0..4 {
+                for (r, row) in rows.iter_mut().enumerate() {
                     let quad = |q: usize| _mm_loadu_ps(from.add((4 * q + r).min(n_lanes - 1) * stride));
                     let low = _mm512_castps128_ps512(quad(0));
                     let low = _mm512_mask_broadcast_f32x4(low, 0x00f0, quad(1));
                     let low = _mm512_mask_broadcast_f32x4(low, 0x0f00, quad(2));
-                    rows[r] = _mm512_mask_broadcast_f32x4(low, 0xf000, quad(3));
+                    *row = _mm512_mask_broadcast_f32x4(low, 0xf000, quad(3));
                 }
                 let [a, b, c, d] = rows;
                 let (ab_low, ab_high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
@@ -207,9 +207,9 @@ unsafe fn transpose_8(from: *const f32, stride: usize, n_lanes: usize, n_rows: u
         unsafe {
             let from = from.add(i);
             let mut rows = [_mm256_setzero_ps(); 4];
-            for r in 0..4 {
+            for (r, row) in rows.iter_mut().enumerate() {
                 let low = _mm256_castps128_ps256(_mm_loadu_ps(from.add(r.min(n_lanes - 1) * stride)));
-                rows[r] = _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(from.add((4 + r).min(n_lanes - 1) * stride)));
+                *row = _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(from.add((4 + r).min(n_lanes - 1) * stride)));
             }
             let [a, b, c, d] = rows;
             let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));

@@ -52,10 +52,7 @@ impl<T: Real> HeldBatches<T> {
     ///
     /// # Errors
     /// If a batch cannot be made, or `look` fails.
-    pub fn for_each<E: From<landscape_core::Error>>(
-        &self,
-        mut look: impl FnMut(&Examples<T>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn for_each<E: From<landscape_core::Error>>(&self, mut look: impl FnMut(&Examples<T>) -> Result<(), E>) -> Result<(), E> {
         for idx in 0..self.n_batches() {
             match self.held.get(idx) {
                 Some(batch) => look(batch)?,

@@ -117,6 +117,7 @@ impl Geometry {
 
     /// Copies a block of channels of some images, through the prologue, with a border of zeros where `border` says that there is none
     /// from a group before.
+    #[expect(clippy::too_many_arguments, reason = "what is copied, through what, and to where")]
     pub(super) fn fill<T: Real>(
         &self,
         s: &Conv2dShape,
