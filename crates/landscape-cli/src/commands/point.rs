@@ -7,7 +7,7 @@ use crate::path::MeasuredPath;
 use anyhow::{Context, bail};
 use landscape_core::checkpoint::{Checkpoint, Metadata, PointOrigin};
 use landscape_core::whole::{self, Overwrite};
-use landscape_core::{Coefficients, ControlPoints, Objective, Seed, Stateful};
+use landscape_core::{Objective, Seed, Stateful};
 use landscape_network::NetworkObjective;
 use serde_json::{Value, json};
 use std::path::Path;
