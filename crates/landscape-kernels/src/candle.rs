@@ -88,7 +88,7 @@ pub fn blend<P: AsTensor>(c: &[f64], points: &[&[P]], into: &[Var]) -> Result<()
 /// `c` `[K]`; `rows` K times lists of the shapes of `g`, or nothing.
 ///
 /// # Errors
-/// As [`blend`].
+/// As [`blend()`].
 pub fn spread<P: AsTensor>(c: &[f64], g: &[P], rows: &[Option<&[Var]>], mode: Accumulate) -> Result<()> {
     if c.is_empty() || c.len() != rows.len() {
         bail!("`spread`: there must be as many rows as coefficients, at least 1, got {} and {}", rows.len(), c.len());
@@ -142,7 +142,7 @@ impl<P> Copy for Spread<'_, P> {}
 /// All lists of the shapes of `theta`. Without momentum a velocity is neither needed nor changed.
 ///
 /// # Errors
-/// As [`blend`], and as the step on memory.
+/// As [`blend()`], and as the step on memory.
 ///
 /// ```
 /// use candle_core::{Device, Tensor, Var};
@@ -186,7 +186,7 @@ pub fn sgd_step<P: AsTensor>(
 /// All lists of the shapes of `theta`; `m` and `v` are its moments.
 ///
 /// # Errors
-/// As [`blend`], and as the step on memory.
+/// As [`blend()`], and as the step on memory.
 pub fn adam_step<P: AsTensor>(adam: &Adam, step_idx: u64, gradient: Spread<'_, P>, theta: &[Var], m: &[Var], v: &[Var]) -> Result<()> {
     let inputs = StepInputs::new("adam_step", &gradient, theta, &[m, v])?;
     #[cfg(feature = "candle-cuda")]

@@ -119,7 +119,7 @@ fn a_graph_sees_what_is_written() {
     let loss = |w: &Var| w.sqr().unwrap().sum_all().unwrap();
     let gradient = loss(&w).backward().unwrap().get(&w).unwrap().clone();
     let sgd = Sgd { lr: 0.25, momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: Nesterov::Off };
-    sgd_step(&sgd, 0, Spread { c: 1.0, gradient: &[gradient.clone()], point: None }, std::slice::from_ref(&w), None).unwrap();
+    sgd_step(&sgd, 0, Spread { c: 1.0, gradient: std::slice::from_ref(&gradient), point: None }, std::slice::from_ref(&w), None).unwrap();
     assert_eq!(loss(&w).to_scalar::<f64>().unwrap(), 0.25 + 1.0);
     write(&[3.0, 4.0], &w).unwrap();
     assert_eq!(loss(&w).to_scalar::<f64>().unwrap(), 25.0);
