@@ -41,27 +41,29 @@ impl Programs {
     /// Builds what is ours, and what of the peers these cases need, and installs the rest.
     pub fn build(profile: Profile, peers: Peers, cases: &[&Case]) -> anyhow::Result<Self> {
         let all = suite::read_peers()?;
-        let build = |package: &str| {
+        let release = |package: &str| {
             let mut cargo = Command::new("cargo");
-            cargo.args(["build", "--quiet", "--locked", "-p", package]).current_dir(shell::root());
-            if profile == Profile::Release {
-                cargo.arg("--release");
-            }
-            shell::run(&mut cargo)
+            shell::run(cargo.args(["build", "--quiet", "--locked", "--release", "-p", package]).current_dir(shell::root()))
         };
-        // One call each, so that no package gets the features that another asks of a dependency.
-        if cases.iter().any(|case| case.command.is_some()) {
-            build("landscape-cli")?;
-        }
-        build("landscape-benches")?;
         let folder = target().join(if profile == Profile::Release { "release" } else { "debug" });
+        if profile == Profile::Dev {
+            // As `cargo test --workspace` builds, so that what it has built is not built again.
+            let mut cargo = Command::new("cargo");
+            shell::run(cargo.args(["build", "--quiet", "--locked", "--workspace", "--bins", "--tests"]).current_dir(shell::root()))?;
+        } else {
+            // One call each, so that no package gets the features that another asks of a dependency.
+            release("landscape-benches")?;
+            if cases.iter().any(|case| case.command.is_some()) {
+                release("landscape-cli")?;
+            }
+        }
         let mut packages = BTreeMap::new();
         if peers != Peers::None {
             for peer in cases.iter().flat_map(|case| &case.peers).filter_map(|name| all.get(name)) {
                 if let PeerProgram::Cargo(package) = &peer.program
                     && !packages.contains_key(package)
                 {
-                    build(package)?;
+                    release(package)?;
                     packages.insert(package.clone(), folder.join(package));
                 }
             }
