@@ -36,7 +36,7 @@ pub(super) fn blend_one(c: &[f64], rows: &[&Tensor], storage: &mut CudaStorage, 
     let device = storage.device.clone();
     let dtype = candle_core::backend::BackendStorage::dtype(storage);
     let rows = c.iter().zip(rows).filter(|(c, _)| **c != 0.0);
-    let rows = rows.map(|(c, row)| Ok((*c, row.dtype() == DType::BF16, addresses(&[*row])?))).collect::<Result<Vec<_>>>()?;
+    let rows = rows.map(|(c, row)| Ok((*c, row.dtype() == DType::BF16, addresses(std::slice::from_ref(*row))?))).collect::<Result<Vec<_>>>()?;
     if rows.is_empty() {
         bail!("`blend`: one of the coefficients must not be zero");
     }
@@ -58,12 +58,12 @@ fn blend_addresses(device: &CudaDevice, dtype: DType, rows: Vec<(f64, bool, Vec<
         for (l, &len) in lens.iter().enumerate() {
             let pointers = || group.iter().map(|(_, _, row)| row[l]).chain([own[l]]);
             if !table.push(pointers(), len, dtype.size_in_bytes()) {
-                launch(device, &KERNELS, "blend", dtype, table.n_blocks(), &table, &None::<u32>)?;
+                launch(device, &KERNELS, "blend", dtype, table.n_blocks(), &table, None::<&u32>)?;
                 table = Table::new(&c, narrow);
                 table.push(pointers(), len, dtype.size_in_bytes());
             }
         }
-        launch(device, &KERNELS, "blend", dtype, table.n_blocks(), &table, &None::<u32>)?;
+        launch(device, &KERNELS, "blend", dtype, table.n_blocks(), &table, None::<&u32>)?;
         (rest, is_first) = (after, false);
     }
     Ok(())
@@ -74,7 +74,7 @@ pub(super) fn spread(rows: &[(f64, &[Var])], g: &[Tensor], mode: Accumulate) -> 
     let Some(first) = g.first() else { return Ok(()) };
     let (device, dtype) = (first.device().as_cuda_device()?, first.dtype());
     let from = addresses(g)?;
-    let add = Some(u32::from(mode == Accumulate::Add));
+    let add = u32::from(mode == Accumulate::Add);
     for group in rows.chunks(MAX_ROWS) {
         let c: Vec<f64> = group.iter().map(|(c, _)| *c).collect();
         let rows = group.iter().map(|(_, row)| addresses(row)).collect::<Result<Vec<_>>>()?;
@@ -82,12 +82,12 @@ pub(super) fn spread(rows: &[(f64, &[Var])], g: &[Tensor], mode: Accumulate) -> 
         for (l, g) in g.iter().enumerate() {
             let pointers = || rows.iter().map(|row| row[l]).chain([from[l]]);
             if !table.push(pointers(), g.elem_count(), dtype.size_in_bytes()) {
-                launch(device, &KERNELS, "spread", dtype, table.n_blocks(), &table, &add)?;
+                launch(device, &KERNELS, "spread", dtype, table.n_blocks(), &table, Some(&add))?;
                 table = Table::new(&c, 0);
                 table.push(pointers(), g.elem_count(), dtype.size_in_bytes());
             }
         }
-        launch(device, &KERNELS, "spread", dtype, table.n_blocks(), &table, &add)?;
+        launch(device, &KERNELS, "spread", dtype, table.n_blocks(), &table, Some(&add))?;
     }
     Ok(())
 }
@@ -120,12 +120,12 @@ fn run_step<N: DeviceRepr>(function: &str, inputs: &StepInputs, theta: &[Var], m
     for (l, theta) in theta.iter().enumerate() {
         let pointers = [g[l], w[l], own[l], a[l], b[l]];
         if !table.push(pointers, theta.elem_count(), dtype.size_in_bytes()) {
-            launch(device, &step::KERNELS, function, dtype, table.n_blocks(), &table, &Some(numbers))?;
+            launch(device, &step::KERNELS, function, dtype, table.n_blocks(), &table, Some(numbers))?;
             table = StepTable::new();
             table.push(pointers, theta.elem_count(), dtype.size_in_bytes());
         }
     }
-    launch(device, &step::KERNELS, function, dtype, table.n_blocks(), &table, &Some(numbers))
+    launch(device, &step::KERNELS, function, dtype, table.n_blocks(), &table, Some(numbers))
 }
 
 /// Whether a row is of bf16; lists are of one type where the variables are.
@@ -164,7 +164,7 @@ fn launch<T: DeviceRepr, A: DeviceRepr>(
     dtype: DType,
     n_blocks: usize,
     table: &T,
-    argument: &Option<A>,
+    argument: Option<&A>,
 ) -> Result<()> {
     if n_blocks == 0 {
         return Ok(());
