@@ -6,6 +6,7 @@ use candle_nn::VarBuilder;
 use candle_nn::init::{Init, NormalOrUniform};
 use candle_nn::var_builder::SimpleBackend;
 use landscape_core::Seed;
+use landscape_kernels::Real;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -54,7 +55,10 @@ impl<'a> Recipe<'a> {
 
 impl Leaf {
     /// Writes numbers in place: the model sees them at once.
-    pub fn write<V: candle_core::WithDType>(&self, values: &[V]) -> candle_core::Result<()> {
+    pub fn write<V: Real + candle_core::WithDType>(&self, values: &[V]) -> candle_core::Result<()> {
+        if self.var.dtype() == V::DTYPE && self.var.device().is_cpu() {
+            return landscape_kernels::candle::write(values, &self.var);
+        }
         let tensor = Tensor::from_slice(values, self.var.shape(), &Device::Cpu)?;
         self.var.set(&tensor.to_dtype(self.var.dtype())?.to_device(self.var.device())?)
     }

@@ -139,6 +139,9 @@ impl<'a, T: Real + WithDType> Task<'a, T> {
             }
             let leaf = &self.model.instance.leaves[leaf_idx];
             match grads.get(leaf.var.as_tensor()) {
+                Some(gradient) if gradient.dtype() == T::DTYPE && gradient.device().is_cpu() => {
+                    landscape_kernels::candle::add_to(gradient, into)?;
+                }
                 Some(gradient) => {
                     let gradient: Vec<T> =
                         gradient.detach().to_device(&candle_core::Device::Cpu)?.to_dtype(T::DTYPE)?.flatten_all()?.to_vec1()?;
