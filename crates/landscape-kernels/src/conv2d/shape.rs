@@ -112,8 +112,10 @@ impl Conv2dShape {
         if self.is_depthwise() {
             return depthwise::scratch_len(self);
         }
-        let direct = if choice::is_direct(self) { direct::scratch_len(self) } else { 0 };
-        column::scratch_len(self).max(direct)
+        let direct = if choice::is_direct(self) { direct::forward_scratch_len(self).max(direct::weight_scratch_len(self)) } else { 0 };
+        // The input gradient is a convolution of another shape, for which the choice may be another one too.
+        let transposed = self.transposed().filter(choice::is_direct).map_or(0, |t| direct::forward_scratch_len(&t));
+        column::scratch_len(self).max(direct).max(transposed)
     }
 
     /// Elements of scratch memory that the functions need at most where the input is read through a prologue.

@@ -128,6 +128,8 @@ pub(super) fn edges() -> Vec<Conv2dShape> {
         square(9, 4, 12, 9, 3, 2, 1),
         Conv2dShape { dilation: [2, 2], ..square(3, 10, 18, 9, 3, 1, 2) },
         Conv2dShape { groups: 2, ..square(3, 12, 20, 7, 3, 1, 1) },
+        // One output, so columns; its input gradient has two, so the direct kernel.
+        Conv2dShape { n: 1, in_size: [2, 1], kernel_size: [1, 3], padding: [0, 2], ..square(1, 2, 1, 2, 3, 1, 1) },
     ]
 }
 

@@ -39,18 +39,18 @@ pub(super) fn fits(s: &Conv2dShape) -> bool {
     s.groups == 1 && Geometry::new(s).fits()
 }
 
-/// Elements of scratch memory for the three functions; the input gradient has a shape of its own.
-pub(super) fn scratch_len(s: &Conv2dShape) -> usize {
-    let forward = |s: &Conv2dShape| {
-        let geometry = Geometry::new(s);
-        weights::reordered_len(s) + geometry.splits() * geometry.copy_len()
-    };
+/// Elements of scratch memory for the forward convolution.
+pub(super) fn forward_scratch_len(s: &Conv2dShape) -> usize {
+    let geometry = Geometry::new(s);
+    weights::reordered_len(s) + geometry.splits() * geometry.copy_len() + LANES
+}
+
+/// Elements of scratch memory for the weight gradient.
+pub(super) fn weight_scratch_len(s: &Conv2dShape) -> usize {
     let geometry = Geometry::for_weight(s);
     let n_blocks = s.in_channels.div_ceil(geometry.inputs);
     let partial_len = s.n_taps() * geometry.inputs * s.out_channels;
-    let weight = n_blocks * weight_splits(s, &geometry, n_blocks) * (partial_len + geometry.copy_len() + gradient::PACKED);
-    let transposed = s.transposed().filter(is_direct).map_or(0, |t| forward(&t));
-    forward(s).max(weight).max(transposed) + LANES
+    n_blocks * weight_splits(s, &geometry, n_blocks) * (partial_len + geometry.copy_len() + gradient::PACKED) + LANES
 }
 
 /// `scratch` from its first address that is a multiple of 64 bytes.
