@@ -36,7 +36,8 @@ pub(super) fn blend_one(c: &[f64], rows: &[&Tensor], storage: &mut CudaStorage, 
     let device = storage.device.clone();
     let dtype = candle_core::backend::BackendStorage::dtype(storage);
     let rows = c.iter().zip(rows).filter(|(c, _)| **c != 0.0);
-    let rows = rows.map(|(c, row)| Ok((*c, row.dtype() == DType::BF16, addresses(std::slice::from_ref(*row))?))).collect::<Result<Vec<_>>>()?;
+    let rows =
+        rows.map(|(c, row)| Ok((*c, row.dtype() == DType::BF16, addresses(std::slice::from_ref(*row))?))).collect::<Result<Vec<_>>>()?;
     if rows.is_empty() {
         bail!("`blend`: one of the coefficients must not be zero");
     }

@@ -19,7 +19,6 @@ mod gradient;
 
 pub(super) use weights::Weights;
 
-use super::choice::is_direct;
 use super::rows::Normalizer;
 use super::shape::Conv2dShape;
 use crate::memory::{Accumulate, Real};
