@@ -145,7 +145,7 @@ fn equals_naive_where_blocks_meet() {
 
 #[test]
 fn columns_and_direct_kernel_agree() {
-    for s in edges().into_iter().filter(direct::fits) {
+    for s in edges().into_iter().filter(choice::is_direct) {
         let [x, w, b, g] = operands::<f32>(&s);
         let mut packed = vec![0.0; w.len()];
         pack_weight(&s, (&w).into(), (&mut packed).into()).unwrap();
