@@ -38,6 +38,7 @@ fn convolution(criterion: &mut Criterion) {
             padding: [kernel / 2, kernel / 2],
             dilation: [1, 1],
             groups: 1,
+            precision: landscape_kernels::Precision::F32,
         };
         group.throughput(Throughput::Elements((s.out_len() * inputs * kernel * kernel) as u64));
         let (x, w, dy) = (values(s.in_len()), values(s.weight_len()), values(s.out_len()));
@@ -97,7 +98,7 @@ fn products(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("linear");
     group.sample_size(10).warm_up_time(WARM_UP).measurement_time(MEASUREMENT);
     for (in_features, out_features) in [(784, 512), (512, 512), (512, 10)] {
-        let s = LinearShape { n_rows: BATCH, in_features, out_features };
+        let s = LinearShape { n_rows: BATCH, in_features, out_features, precision: landscape_kernels::Precision::F32 };
         group.throughput(Throughput::Elements((BATCH * in_features * out_features) as u64));
         let (x, w, b, dy) =
             (values(BATCH * in_features), values(in_features * out_features), values(out_features), values(BATCH * out_features));

@@ -24,7 +24,7 @@ fn view_mut(values: &mut [f64]) -> ViewMut<'_, f64> {
 
 #[test]
 fn linear_with_and_without_bias() -> Result<()> {
-    let shape = LinearShape { n_rows: 5, in_features: 7, out_features: 3 };
+    let shape = LinearShape { n_rows: 5, in_features: 7, out_features: 3, precision: landscape_kernels::Precision::F32 };
     let (x, weight, bias, dy) = (named("x", 35), named("weight", 21), named("bias", 3), named("dy", 15));
     for key in ["linear", "linear no bias"] {
         let golden = Golden::open("ops")?.at(key)?;
@@ -60,6 +60,7 @@ fn convolutions() -> Result<()> {
             padding: config.at("padding")?.pair()?,
             dilation: config.at("dilation")?.pair()?,
             groups: config.at("groups")?.number()? as usize,
+            precision: landscape_kernels::Precision::F32,
         };
         shape.check()?;
         let out_size = shape.out_size();

@@ -40,6 +40,7 @@ impl Convolution {
             padding: [kernel / 2; 2],
             dilation: [1; 2],
             groups: 1,
+            precision: landscape_kernels::Precision::F32,
         };
         shape.check()?;
         let oihw = symmetric(stream(seed, "weight", 0), shape.weight_len(), 0.1);

@@ -1,8 +1,10 @@
 //! The command line.
 
 use crate::commands::Seeds;
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use landscape_kernels::simd::Level;
+use landscape_kernels::{Device, Precision};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -17,6 +19,22 @@ pub struct Cli {
     pub command: Command,
     #[command(flatten)]
     pub common: Common,
+}
+
+impl Common {
+    /// The device, and whether there are kernels in `--precision` for it.
+    pub fn device(&self) -> anyhow::Result<Device> {
+        let device = Device::parse(&self.device)?;
+        self.precision.check::<f32>(&device).with_context(|| format!("`--precision {}`", self.precision))?;
+        Ok(device)
+    }
+
+    /// Says in a run's or a measurement's settings what its numbers depend on; nothing where it is the default.
+    pub fn record_precision(&self, settings: &mut serde_json::Value) {
+        if self.precision != Precision::F32 {
+            settings["precision"] = self.precision.name().into();
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,6 +74,9 @@ pub struct Common {
     /// Instruction set of the kernels: `avx512`, `avx2` or `portable` [default: the best of this processor]
     #[arg(long, global = true, value_name = "SET", help_heading = "Common options")]
     pub kernels: Option<Level>,
+    /// What matrix products and convolutions are computed in: `f32`, or `bf16` with sums in f32; weights, statistics and all else stay f32
+    #[arg(long, global = true, default_value_t = Precision::F32, value_name = "PRECISION", help_heading = "Common options")]
+    pub precision: Precision,
     /// Where to compute: `cpu` or `cuda:N`
     #[arg(long, global = true, default_value = "cpu", value_name = "DEVICE", help_heading = "Common options")]
     pub device: String,

@@ -11,7 +11,7 @@ use landscape_core::parallel_points::{measure_points, n_forks};
 use landscape_core::profile::{Measured, Values};
 use landscape_core::{Batches, Coefficients, ControlPoints, Examples, Fork, Objective, Pass, Seed, Stateful, Tally};
 use landscape_graph::Graph;
-use landscape_kernels::Device;
+use landscape_kernels::{Device, Precision};
 use landscape_network::NetworkObjective;
 use landscape_network::shared_first_layer::{FirstLayer, Products, SharedFirstLayer};
 use landscape_zoo::data::held::HeldBatches;
@@ -67,12 +67,15 @@ impl Points<'_> {
         let left = partial.done.len().min(n_points)..n_points;
         let mut progress = Progress::new(common, name, n_points as u64, left.start as u64);
         if !left.is_empty() {
-            let device = Device::parse(&common.device)?;
+            let device = common.device()?;
             let splits = self.splits(common)?;
             let memory_bytes = self.at_once.memory_bytes();
             if self.at_once.shared_first_layer {
                 if device != Device::Cpu {
                     bail!("`--shared-first-layer` runs on the processor alone, got `--device {device}`");
+                }
+                if common.precision != Precision::F32 {
+                    bail!("`--shared-first-layer` computes in `f32` alone, got `--precision {}`", common.precision);
                 }
                 let mut first = FirstLayer::new(self.graph, &device, self.control)?;
                 let product_bytes = self.check_memory(&first, &splits)?;
@@ -81,7 +84,7 @@ impl Points<'_> {
                 let objective = SharedFirstLayer::new(self.graph, &device, self.data.loss(), self.control.clone())?;
                 self.measure_left(objective, &splits, left, memory_bytes - product_bytes, partial, &mut progress)?;
             } else {
-                let objective = NetworkObjective::<f32>::new(self.graph.clone(), &device, self.data.loss())?;
+                let objective = NetworkObjective::<f32>::in_precision(self.graph.clone(), &device, self.data.loss(), common.precision)?;
                 let control = self.control.clone().on_device(&device)?;
                 let points = Points { control: &control, ..*self };
                 points.measure_left(objective, &splits, left, memory_bytes, partial, &mut progress)?;

@@ -1,5 +1,6 @@
 //! What can go wrong in a kernel call.
 
+use crate::precision::Precision;
 use crate::simd::Level;
 
 /// The result of a kernel call.
@@ -50,6 +51,17 @@ pub enum Error {
     /// A name of an instruction set that cannot be read.
     #[error("kernels must be `avx512`, `avx2` or `portable`, got `{0}`")]
     UnknownLevel(String),
+    /// A name of a precision that cannot be read.
+    #[error("precision must be `f32` or `bf16`, got `{0}`")]
+    UnknownPrecision(String),
+    /// A precision that there are no kernels in.
+    #[error("there are no kernels in `{precision}` for {what}")]
+    NoPrecision {
+        /// What was asked for.
+        precision: Precision,
+        /// The scalar or device.
+        what: String,
+    },
     /// An instruction set that this processor lacks.
     #[error("this processor has no `{wanted}`: the best that it has is `{best}`")]
     LevelMissing {

@@ -14,6 +14,7 @@
 
 pub mod error;
 pub mod memory;
+pub mod precision;
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -49,3 +50,4 @@ pub mod candle;
 
 pub use error::{Error, Result};
 pub use memory::{Accumulate, Device, Element, Memory, Real, View, ViewMut};
+pub use precision::Precision;

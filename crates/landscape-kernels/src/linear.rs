@@ -8,8 +8,9 @@ mod cuda;
 use crate::check::n_elements;
 use crate::conv2d::Activation;
 use crate::error::{Result, check_len};
-use crate::gemm::{Dims, End, Fused, Strides, tiled};
+use crate::gemm::{Dims, End, Fused, Strides, tiled_in};
 use crate::memory::{Accumulate, Real, View, ViewMut};
+use crate::precision::Precision;
 use crate::reduce::column_sums;
 
 const OP: &str = "linear";
@@ -23,6 +24,8 @@ pub struct LinearShape {
     pub in_features: usize,
     /// Columns of the output.
     pub out_features: usize,
+    /// In what products are computed.
+    pub precision: Precision,
 }
 
 /// y = x·weightᵀ + bias.
@@ -34,8 +37,8 @@ pub struct LinearShape {
 /// [`crate::Error::Length`] where an operand does not fit, [`crate::Error::Shape`] for sizes whose product overflows.
 ///
 /// ```
-/// use landscape_kernels::linear::{LinearShape, forward};
-/// let shape = LinearShape { n_rows: 1, in_features: 2, out_features: 1 };
+/// use landscape_kernels::{Precision, linear::{LinearShape, forward}};
+/// let shape = LinearShape { n_rows: 1, in_features: 2, out_features: 1, precision: Precision::F32 };
 /// let mut y = [0.0_f64];
 /// forward(&shape, (&[1.0, 2.0][..]).into(), (&[3.0, 4.0][..]).into(), Some((&[5.0][..]).into()), (&mut y[..]).into())?;
 /// assert_eq!(y, [16.0]);
@@ -66,15 +69,16 @@ pub fn forward_fused<T: Real>(
     activation: Activation,
     y: ViewMut<'_, T>,
 ) -> Result<()> {
-    let &LinearShape { n_rows, in_features, out_features } = shape;
+    let &LinearShape { n_rows, in_features, out_features, precision } = shape;
     check_len(OP, "x", n_elements(OP, &[n_rows, in_features])?, x.len())?;
     check_len(OP, "weight", n_elements(OP, &[out_features, in_features])?, weight.len())?;
     check_len(OP, "y", n_elements(OP, &[n_rows, out_features])?, y.len())?;
     if let Some(bias) = bias {
         check_len(OP, "bias", out_features, bias.len())?;
     }
+    precision.check_scalar::<T>()?;
     on_device!(OP, [x, weight, bias, y], gpu => match activation {
-        Activation::None => cuda::forward(gpu, shape, x, weight, bias, y),
+        Activation::None => precision.check_gpu().and_then(|()| cuda::forward(gpu, shape, x, weight, bias, y)),
         Activation::Relu => Err(not_fused()),
     });
     let dims = Dims { m: n_rows, n: out_features, k: in_features };
@@ -83,7 +87,8 @@ pub fn forward_fused<T: Real>(
         Activation::Relu => End::Relu,
     };
     let fused = Fused { start: bias.map(View::host), add: false, finish, row_sums: None };
-    tiled(dims, (x.host(), Strides::row_major(in_features)), (weight.host(), Strides::transposed(in_features)), y.host(), fused);
+    let (x, weight) = ((x.host(), Strides::row_major(in_features)), (weight.host(), Strides::transposed(in_features)));
+    tiled_in(precision, dims, x, weight, y.host(), fused);
     Ok(())
 }
 
@@ -136,18 +141,19 @@ fn input_gradient<T: Real>(
     mode: Accumulate,
     gate: Option<View<'_, T>>,
 ) -> Result<()> {
-    let &LinearShape { n_rows, in_features, out_features } = shape;
+    let &LinearShape { n_rows, in_features, out_features, precision } = shape;
     check_len(OP, "weight", n_elements(OP, &[out_features, in_features])?, weight.len())?;
     check_len(OP, "dy", n_elements(OP, &[n_rows, out_features])?, dy.len())?;
     check_len(OP, "dx", n_elements(OP, &[n_rows, in_features])?, dx.len())?;
+    precision.check_scalar::<T>()?;
     on_device!(OP, [weight, dy, dx, gate], gpu => match gate {
-        None => cuda::backward_input(gpu, shape, weight, dy, dx, mode),
+        None => precision.check_gpu().and_then(|()| cuda::backward_input(gpu, shape, weight, dy, dx, mode)),
         Some(_) => Err(not_fused()),
     });
     let dims = Dims { m: n_rows, n: in_features, k: out_features };
     let (dy, weight) = ((dy.host(), Strides::row_major(out_features)), (weight.host(), Strides::row_major(in_features)));
     let finish = gate.map_or(End::Store, |gate| End::Gate(gate.host()));
-    tiled(dims, dy, weight, dx.host(), Fused { start: None, add: mode == Accumulate::Add, finish, row_sums: None });
+    tiled_in(precision, dims, dy, weight, dx.host(), Fused { start: None, add: mode == Accumulate::Add, finish, row_sums: None });
     Ok(())
 }
 
@@ -166,18 +172,28 @@ pub fn backward_weight<T: Real>(
     dbias: Option<ViewMut<'_, T>>,
     mode: Accumulate,
 ) -> Result<()> {
-    let &LinearShape { n_rows, in_features, out_features } = shape;
+    let &LinearShape { n_rows, in_features, out_features, precision } = shape;
     check_len(OP, "x", n_elements(OP, &[n_rows, in_features])?, x.len())?;
     check_len(OP, "dy", n_elements(OP, &[n_rows, out_features])?, dy.len())?;
     check_len(OP, "dweight", n_elements(OP, &[out_features, in_features])?, dweight.len())?;
     if let Some(dbias) = &dbias {
         check_len(OP, "dbias", out_features, dbias.len())?;
     }
-    on_device!(OP, [x, dy, dweight, dbias], gpu => cuda::backward_weight(gpu, shape, x, dy, dweight, dbias, mode));
+    precision.check_scalar::<T>()?;
+    on_device!(OP, [x, dy, dweight, dbias], gpu => {
+        precision.check_gpu().and_then(|()| cuda::backward_weight(gpu, shape, x, dy, dweight, dbias, mode))
+    });
     let dims = Dims { m: out_features, n: in_features, k: n_rows };
+    let mut row_sums = dbias.map(ViewMut::host);
+    if precision == Precision::Bf16
+        && let Some(dbias) = row_sums.take()
+    {
+        // Of the gradients as they are, before the product rounds them.
+        store_column_sums(out_features, dy.host(), dbias, mode);
+    }
     let (dy, x) = ((dy.host(), Strides::transposed(out_features)), (x.host(), Strides::row_major(in_features)));
-    let fused = Fused { start: None, add: mode == Accumulate::Add, finish: End::Store, row_sums: dbias.map(ViewMut::host) };
-    tiled(dims, dy, x, dweight.host(), fused);
+    let fused = Fused { start: None, add: mode == Accumulate::Add, finish: End::Store, row_sums };
+    tiled_in(precision, dims, dy, x, dweight.host(), fused);
     Ok(())
 }
 
@@ -203,7 +219,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn shape(n_rows: usize, in_features: usize, out_features: usize) -> LinearShape {
-        LinearShape { n_rows, in_features, out_features }
+        LinearShape { n_rows, in_features, out_features, precision: Precision::F32 }
     }
 
     /// Input, weight, bias and output gradient.

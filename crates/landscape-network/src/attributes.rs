@@ -22,11 +22,22 @@ pub(crate) fn conv2d_shape(program: &Program, step: &Step, n: usize) -> Option<C
         return None;
     };
     let [_, h, w] = input_shape(program, step);
-    Some(Conv2dShape { n, in_channels, in_size: [h, w], out_channels, kernel_size, stride, padding, dilation, groups })
+    Some(Conv2dShape {
+        n,
+        in_channels,
+        in_size: [h, w],
+        out_channels,
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        groups,
+        precision: program.precision,
+    })
 }
 
 pub(crate) fn linear_shape(program: &Program, step: &Step, n: usize) -> LinearShape {
-    LinearShape { n_rows: n, in_features: input_shape(program, step)[0], out_features: step.shape[0] }
+    LinearShape { n_rows: n, in_features: input_shape(program, step)[0], out_features: step.shape[0], precision: program.precision }
 }
 
 pub(crate) fn norm_shape(step: &Step, n: usize) -> BatchNormShape {

@@ -15,7 +15,7 @@ use crate::step::Program;
 use crate::tap::{Activation, Flow, Taps};
 use landscape_core::{Buffers, Coefficients, ControlPoints, Flat, Norm, ParamLayout, Pass};
 use landscape_graph::Graph;
-use landscape_kernels::{Accumulate, Device, Real, View, ViewMut, shape};
+use landscape_kernels::{Accumulate, Device, Precision, Real, View, ViewMut, shape};
 use std::sync::Arc;
 
 /// What all executors of one graph share.
@@ -111,16 +111,30 @@ impl<T: Real> Executor<T> {
     /// # Errors
     /// [`Error::Output`] if the graph ends in an image.
     pub fn new(graph: Arc<Graph>, device: &Device) -> Result<Self> {
+        Self::in_precision(graph, device, Precision::F32)
+    }
+
+    /// The same with products computed in `precision`; weights, gradients, statistics and activations stay in `T`.
+    ///
+    /// # Errors
+    /// As [`Executor::new`]; [`landscape_kernels::Error::NoPrecision`] where there are no such kernels.
+    pub fn in_precision(graph: Arc<Graph>, device: &Device, precision: Precision) -> Result<Self> {
+        precision.check::<T>(device)?;
         // Elsewhere the ops are there one by one.
         let plans = if *device == Device::Cpu { Plans::fused } else { Plans::unfused };
-        Self::with_plans(graph, device, plans)
+        Self::build(graph, device, precision, plans)
     }
 
     /// An executor with plans of the caller's.
+    #[cfg(test)]
     pub(crate) fn with_plans(graph: Arc<Graph>, device: &Device, plans: fn(&Program) -> Plans) -> Result<Self> {
+        Self::build(graph, device, Precision::F32, plans)
+    }
+
+    fn build(graph: Arc<Graph>, device: &Device, precision: Precision, plans: fn(&Program) -> Plans) -> Result<Self> {
         let layout = Arc::new(ParamLayout::of_graph(&graph)?);
         let buffers = Buffers::of_graph(&graph)?;
-        let program = Program::new(&graph, &layout, &buffers)?;
+        let program = Program { precision, ..Program::new(&graph, &layout, &buffers)? };
         let plans = plans(&program);
         Ok(Executor {
             device: device.clone(),
@@ -159,6 +173,11 @@ impl<T: Real> Executor<T> {
     /// Where it runs.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// In what it computes products.
+    pub fn precision(&self) -> Precision {
+        self.shared.program.precision
     }
 
     /// The point it stands at.

@@ -9,7 +9,7 @@ use landscape_core::{
 };
 use landscape_graph::Graph;
 use landscape_kernels::loss::{LossSums, cross_entropy, squared_error};
-use landscape_kernels::{Accumulate, Device, Real, View, ViewMut};
+use landscape_kernels::{Accumulate, Device, Precision, Real, View, ViewMut};
 use std::sync::Arc;
 
 /// What is measured between outputs and targets.
@@ -60,7 +60,15 @@ impl<T: Real> NetworkObjective<T> {
     /// # Errors
     /// [`Error::Output`] if the graph ends in an image.
     pub fn new(graph: Arc<Graph>, device: &Device, loss: Loss) -> Result<Self> {
-        Ok(NetworkObjective { executor: Executor::new(graph, device)?, loss })
+        Self::in_precision(graph, device, loss, Precision::F32)
+    }
+
+    /// The same with products computed in `precision`.
+    ///
+    /// # Errors
+    /// As [`Executor::in_precision`].
+    pub fn in_precision(graph: Arc<Graph>, device: &Device, loss: Loss, precision: Precision) -> Result<Self> {
+        Ok(NetworkObjective { executor: Executor::in_precision(graph, device, precision)?, loss })
     }
 
     /// Goes to `point`: a move with one control point.

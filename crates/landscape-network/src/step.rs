@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use landscape_core::{Buffers, ParamLayout};
 use landscape_graph::{Graph, Op, Role};
+use landscape_kernels::Precision;
 use std::ops::Range;
 
 /// Channels, height and width of an example as the kernels see it: features are an image of one pixel.
@@ -66,6 +67,8 @@ pub(crate) struct NormSlots {
 pub(crate) struct Program {
     pub steps: Vec<Step>,
     pub norms: Vec<NormSlots>,
+    /// In what products are computed.
+    pub precision: Precision,
 }
 
 impl Program {
@@ -80,7 +83,7 @@ impl Program {
         let range_of = |layout: &ParamLayout, name: &str, role: Role| -> Option<Range<usize>> {
             layout.get(&format!("{name}.{}", role.suffix())).map(|spec| spec.range())
         };
-        let mut program = Program { steps: Vec::new(), norms: Vec::new() };
+        let mut program = Program { steps: Vec::new(), norms: Vec::new(), precision: Precision::F32 };
         for (idx, node) in graph.nodes().iter().enumerate() {
             let mut norm_idx = None;
             if let Op::BatchNorm { num_features, momentum, .. } = node.op {

@@ -101,7 +101,7 @@ pub fn connect_run(common: &Common, job: &Job, folder: &RunFolder, started: Inst
     let n_endpoints = job.endpoints.len();
     let curve = job.connect.path(n_endpoints)?;
     let first = &job.endpoints[0];
-    let config = json!({
+    let mut config = json!({
         "schema": "landscape-run/1",
         "command": "connect",
         "checkpoints": job.checkpoints,
@@ -115,8 +115,9 @@ pub fn connect_run(common: &Common, job: &Job, folder: &RunFolder, started: Inst
         "augment": job.augment,
         "seed": common.seed,
     });
-    let device = Device::parse(&common.device)?;
-    let mut objective = NetworkObjective::<f32>::new(first.graph.clone(), &device, job.data.loss())?;
+    common.record_precision(&mut config);
+    let device = common.device()?;
+    let mut objective = NetworkObjective::<f32>::in_precision(first.graph.clone(), &device, job.data.loss(), common.precision)?;
     job::check_memory(&first.graph, curve.n_points().saturating_mul(3), "--points")?;
     let ends: Vec<Row<f32>> = job.endpoints.iter().map(|e| e.row.clone()).collect();
     let mut random = |bend_idx: usize| {
@@ -152,6 +153,7 @@ pub fn connect_run(common: &Common, job: &Job, folder: &RunFolder, started: Inst
         "total_seconds": driven.total_seconds.max(started.elapsed().as_secs_f64()),
         "threads": rayon::current_num_threads(),
         "kernel_path": landscape_kernels::gemm::kernel_path(),
+        "precision": common.precision.name(),
     });
     if driven.finished {
         folder.finish(&result)?;

@@ -31,8 +31,9 @@ pub fn run(common: &Common, args: &PointArgs) -> anyhow::Result<()> {
     whole::remove_stale_of(&out)?;
     let mut path = MeasuredPath::of_run(common, &args.run, &args.data)?;
     path.data.measure_in_batches_of(args.batch_size)?;
-    let device = landscape_kernels::Device::parse(&common.device)?;
-    let mut objective = NetworkObjective::<f32>::new(path.endpoints[0].graph.clone(), &device, path.data.loss())?;
+    let device = common.device()?;
+    let mut objective =
+        NetworkObjective::<f32>::in_precision(path.endpoints[0].graph.clone(), &device, path.data.loss(), common.precision)?;
     objective.move_to(&path.points.clone().on_device(&device)?, &path.curve.coefficients(args.t)?)?;
     let batches = path.data.refresh_batches(&args.refresh, Seed::new(common.seed))?;
     objective.refresh(job::norm_refresh(args.refresh.refresh), &batches)?;
@@ -56,7 +57,8 @@ pub fn run(common: &Common, args: &PointArgs) -> anyhow::Result<()> {
     }
     let overwrite = if common.force { Overwrite::Replace } else { Overwrite::Refuse };
     job::with_names(&checkpoint, &path.names)?.write(&out, overwrite)?;
-    let result = document(&out, args.t, &train, &test);
+    let mut result = document(&out, args.t, &train, &test);
+    common.record_precision(&mut result);
     output::result(common, &result, &describe(&result))
 }
 

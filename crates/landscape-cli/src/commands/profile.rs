@@ -76,6 +76,7 @@ pub fn run(common: &Common, args: &ProfileArgs) -> anyhow::Result<()> {
                 "seed": common.seed,
             });
             args.at_once.record(&mut config);
+            common.record_precision(&mut config);
             if let Start::Finished(result) = folder.begin(common, &config, None)? {
                 return output::result(common, &result, &describe(&result));
             }
@@ -145,6 +146,7 @@ impl Measurement<'_> {
             "thresholds": self.thresholds,
         });
         self.at_once.record(&mut settings);
+        common.record_precision(&mut settings);
         Ok(settings)
     }
 
@@ -165,8 +167,9 @@ impl Measurement<'_> {
         points.measure(common, self.name, &mut partial)?;
         let samples = profile::samples(&path.points, path.curve.as_ref(), &ts, &partial.done)?;
         let mut profile = Profile::of(samples, path.curve.as_ref(), self.weight_decay, self.thresholds)?;
-        let device = landscape_kernels::Device::parse(&common.device)?;
-        let mut objective = NetworkObjective::<f32>::new(path.endpoints[0].graph.clone(), &device, path.data.loss())?;
+        let device = common.device()?;
+        let mut objective =
+            NetworkObjective::<f32>::in_precision(path.endpoints[0].graph.clone(), &device, path.data.loss(), common.precision)?;
         let (first, last) = (path.endpoints.first(), path.endpoints.last());
         for (name, endpoint, sample) in [("the start", first, profile.points.first()), ("the end", last, profile.points.last())] {
             let (Some(endpoint), Some(sample)) = (endpoint, sample) else { continue };

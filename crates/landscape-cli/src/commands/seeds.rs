@@ -72,7 +72,7 @@ pub fn run(common: &Common, job: &Job, seeds: Seeds) -> anyhow::Result<()> {
         bail!("`--out {}` is a file, expected the name of a folder", out.display());
     }
     let folder = RunFolder::for_output(common, "train")?;
-    let mut config = job.config(&*job.graph(common)?)?;
+    let mut config = job.config(common, &*job.graph(common)?)?;
     config["command"] = json!("train-seeds");
     config["seeds"] = json!(seeds.to_string());
     let file = |idx: usize| folder.file(&format!("seed-{}.safetensors", seeds.seed(idx)));
@@ -135,6 +135,7 @@ pub fn run(common: &Common, job: &Job, seeds: Seeds) -> anyhow::Result<()> {
         "total_seconds": started.elapsed().as_secs_f64(),
         "threads": rayon::current_num_threads(),
         "kernel_path": landscape_kernels::gemm::kernel_path(),
+        "precision": common.precision.name(),
     });
     if finished {
         folder.finish(&result)?;

@@ -59,10 +59,10 @@ pub fn run(common: &Common, args: &TrainArgs) -> anyhow::Result<()> {
 pub fn train(common: &Common, job: &Job, out: &Path, started: Instant) -> anyhow::Result<Value> {
     let seed = Seed::new(common.seed);
     let (graph, from) = job.start(common)?;
-    let device = landscape_kernels::Device::parse(&common.device)?;
-    let mut config = job.config(&graph)?;
+    let device = common.device()?;
+    let mut config = job.config(common, &graph)?;
     config["seed"] = json!(common.seed);
-    let mut objective = NetworkObjective::<f32>::new(graph.clone(), &device, job.data.loss())?;
+    let mut objective = NetworkObjective::<f32>::in_precision(graph.clone(), &device, job.data.loss(), common.precision)?;
     let (weights, buffers) = match &from {
         Some(endpoint) => (endpoint.row.point().into_owned(), endpoint.buffers.clone()),
         None => (init::initialise(&graph, init::Init::PyTorch, seed.child("init"), &device)?, Buffers::of_graph(&graph)?),
@@ -104,6 +104,7 @@ pub fn train(common: &Common, job: &Job, out: &Path, started: Instant) -> anyhow
         "total_seconds": (driven.total_seconds).max(started.elapsed().as_secs_f64()),
         "threads": rayon::current_num_threads(),
         "kernel_path": landscape_kernels::gemm::kernel_path(),
+        "precision": common.precision.name(),
     });
     if driven.finished {
         folder.finish(&result)?;
@@ -159,8 +160,8 @@ impl Job {
     }
 
     /// What the run folder keeps, apart from the seed.
-    pub fn config(&self, graph: &Graph) -> anyhow::Result<Value> {
-        Ok(json!({
+    pub fn config(&self, common: &Common, graph: &Graph) -> anyhow::Result<Value> {
+        let mut config = json!({
             "schema": "landscape-run/1",
             "command": "train",
             "model": self.model,
@@ -171,7 +172,9 @@ impl Job {
             "augment": self.augment,
             "init_from": self.init_from,
             "eval_every": self.eval_every,
-        }))
+        });
+        common.record_precision(&mut config);
+        Ok(config)
     }
 
     fn checkpoint(

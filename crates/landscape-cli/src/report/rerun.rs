@@ -13,7 +13,13 @@ pub fn commands(run: &str, config: &Value, profiles: &[(Value, Straight)], plane
         "train" => lines.push(train(run, config)),
         "train-seeds" => lines.push(train_into(run, config).option("--seeds", &config["seeds"])),
         "connect" => lines.push(connect(run, config)),
-        "demo" => lines.push(Line::new("demo").option("--model", &config["model"]).option("--seed", &config["seed"]).out(run)),
+        "demo" => lines.push(
+            Line::new("demo")
+                .option("--model", &config["model"])
+                .option("--seed", &config["seed"])
+                .option("--precision", &config["precision"])
+                .out(run),
+        ),
         _ => {}
     }
     for (profile, straight) in profiles {
@@ -158,7 +164,7 @@ fn fitted(line: Line, config: &Value, fit: &Value) -> Line {
     if config["augment"] == false {
         line = line.flag("--no-augment");
     }
-    line.option("--seed", &config["seed"])
+    line.option("--seed", &config["seed"]).option("--precision", &config["precision"])
 }
 
 fn schedule(schedule: &Value) -> String {
@@ -190,7 +196,7 @@ fn measured(command: &str, run: &str, config: &Value, settings: &Value) -> Line 
     if settings["shared_first_layer"] == true {
         line = line.flag("--shared-first-layer");
     }
-    line.option("--seed", &settings["seed"])
+    line.option("--seed", &settings["seed"]).option("--precision", &settings["precision"])
 }
 
 #[cfg(test)]

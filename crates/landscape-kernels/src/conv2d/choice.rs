@@ -24,6 +24,7 @@
 use super::direct;
 use super::shape::Conv2dShape;
 use crate::memory::Real;
+use crate::precision::Precision;
 use std::any::TypeId;
 
 /// The ways to compute a convolution.
@@ -46,6 +47,11 @@ pub(super) fn kernel<T: Real>(s: &Conv2dShape) -> Kernel {
     } else {
         Kernel::Column
     }
+}
+
+/// Whether operands are rounded to bf16 before anything else, so that the kernels of `f32` compute on them.
+pub(super) fn rounds_first(s: &Conv2dShape) -> bool {
+    s.precision == Precision::Bf16
 }
 
 /// Whether the direct kernel computes this convolution in single precision.

@@ -5,6 +5,7 @@ use super::*;
 use crate::activation::relu_forward;
 use crate::batch_norm::{self, BatchNormShape};
 use crate::naive::tools::{assert_close, bits, on_pools, values};
+use crate::precision::Precision;
 use crate::simd::tests::at_every_level;
 
 /// Per-channel numbers of a prologue: mean, variance, weight, bias, and the scale from them.
@@ -131,6 +132,7 @@ fn fused_is_one_after_the_other() {
         for s in shapes() {
             for activation in [Activation::None, Activation::Relu] {
                 compare::<f32>(&s, activation);
+                compare::<f32>(&Conv2dShape { precision: Precision::Bf16, ..s }, activation);
                 compare::<f64>(&s, activation);
             }
         }
@@ -141,7 +143,9 @@ fn fused_is_one_after_the_other() {
 fn threads_do_not_change_bits_of_fused_functions() {
     at_every_level(|| {
         for s in shapes() {
-            on_pools(|| fused::<f32>(&s, Activation::Relu).map(|v| bits(&v)));
+            for precision in Precision::ALL {
+                on_pools(|| fused::<f32>(&Conv2dShape { precision, ..s }, Activation::Relu).map(|v| bits(&v)));
+            }
         }
     });
 }

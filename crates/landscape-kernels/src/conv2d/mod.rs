@@ -14,6 +14,7 @@ mod choice;
 mod column;
 mod depthwise;
 mod direct;
+mod rounded;
 #[cfg(feature = "cuda")]
 mod cuda;
 
@@ -47,10 +48,10 @@ const NOT_FUSED: &str = "kernels for GPUs take no prologue and no epilogue: call
 /// As [`Conv2dShape::check`]; [`Error::Length`] where an operand does not fit.
 ///
 /// ```
-/// use landscape_kernels::conv2d::{Conv2dShape, forward, pack_weight};
+/// use landscape_kernels::{Precision, conv2d::{Conv2dShape, forward, pack_weight}};
 /// let shape = Conv2dShape {
 ///     n: 1, in_channels: 1, in_size: [1, 3], out_channels: 1, kernel_size: [1, 2],
-///     stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1,
+///     stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1, precision: Precision::F32,
 /// };
 /// let (mut packed, mut y, mut scratch) = ([0.0; 2], [0.0; 2], vec![0.0; shape.scratch_len()]);
 /// pack_weight(&shape, (&[1.0, -1.0][..]).into(), (&mut packed[..]).into())?;
@@ -66,7 +67,9 @@ pub fn forward<T: Real>(
     y: ViewMut<'_, T>,
     scratch: ViewMut<'_, T>,
 ) -> Result<()> {
-    on_device!(OP, [x, packed, bias, y], gpu => cuda::forward(gpu, shape, x, packed, bias, y));
+    on_device!(OP, [x, packed, bias, y], gpu => {
+        shape.precision.check_gpu().and_then(|()| cuda::forward(gpu, shape, x, packed, bias, y))
+    });
     forward_fused(shape, x, None, packed, bias, y, Epilogue::None, scratch)
 }
 
@@ -95,7 +98,13 @@ pub fn forward_fused<T: Real>(
     epilogue.check(shape)?;
     on_device!(OP, [x, packed, bias, y], gpu => Err(gpu.failure(OP, NOT_FUSED)));
     let (x, packed, bias, y, scratch) = (x.host(), packed.host(), bias.map(View::host), y.host(), scratch.host());
-    let normalizer = prologue.as_ref().map(Normalizer::new);
+    let mut normalizer = prologue.as_ref().map(Normalizer::new);
+    let (plain, (x, packed, scratch)) = if choice::rounds_first(shape) {
+        (rounded::plain(shape), rounded::copies(shape, x, normalizer.take().as_ref(), packed, scratch))
+    } else {
+        (*shape, (x, packed, scratch))
+    };
+    let shape = &plain;
     rows::with_epilogue(shape.out_channels, epilogue, |each| {
         match kernel::<T>(shape) {
             Kernel::Direct => {
@@ -129,7 +138,9 @@ pub fn backward_input<T: Real>(
     mode: Accumulate,
     scratch: ViewMut<'_, T>,
 ) -> Result<()> {
-    on_device!(OP, [packed, dy, dx], gpu => cuda::backward_input(gpu, shape, packed, dy, dx, mode));
+    on_device!(OP, [packed, dy, dx], gpu => {
+        shape.precision.check_gpu().and_then(|()| cuda::backward_input(gpu, shape, packed, dy, dx, mode))
+    });
     backward_input_fused(shape, packed, dy, dx, mode, None, scratch)
 }
 
@@ -153,6 +164,12 @@ pub fn backward_input_fused<T: Real>(
     epilogue.as_ref().map_or(Ok(()), |e| e.check(shape))?;
     on_device!(OP, [packed, dy, dx], gpu => Err(gpu.failure(OP, NOT_FUSED)));
     let (packed, dy, dx, scratch) = (packed.host(), dy.host(), dx.host(), scratch.host());
+    let (plain, (dy, packed, scratch)) = if choice::rounds_first(shape) {
+        (rounded::plain(shape), rounded::copies(shape, dy, None, packed, scratch))
+    } else {
+        (*shape, (dy, packed, scratch))
+    };
+    let shape = &plain;
     rows::with_gradient_epilogue(shape.in_channels, epilogue, |each| {
         match shape.transposed() {
             _ if shape.is_depthwise() => depthwise::backward_input(shape, packed, dy, dx, mode),
@@ -187,7 +204,9 @@ pub fn backward_weight<T: Real>(
     mode: Accumulate,
     scratch: ViewMut<'_, T>,
 ) -> Result<()> {
-    on_device!(OP, [x, dy, dpacked, dbias], gpu => cuda::backward_weight(gpu, shape, x, dy, dpacked, dbias, mode));
+    on_device!(OP, [x, dy, dpacked, dbias], gpu => {
+        shape.precision.check_gpu().and_then(|()| cuda::backward_weight(gpu, shape, x, dy, dpacked, dbias, mode))
+    });
     backward_weight_fused(shape, x, None, dy, dpacked, dbias, mode, scratch)
 }
 
@@ -212,11 +231,17 @@ pub fn backward_weight_fused<T: Real>(
     check(shape, ("x", x.len()), dpacked.len(), ("dy", dy.len()), scratch.len(), prologue.as_ref())?;
     on_device!(OP, [x, dy, dpacked], gpu => Err(gpu.failure(OP, NOT_FUSED)));
     let (x, dy, dpacked, scratch) = (x.host(), dy.host(), dpacked.host(), scratch.host());
-    let normalizer = prologue.as_ref().map(Normalizer::new);
+    let mut normalizer = prologue.as_ref().map(Normalizer::new);
     if let Some(dbias) = dbias {
         check_len(OP, "dbias", shape.out_channels, dbias.len())?;
         store_column_sums(shape.out_channels, dy, dbias.host(), mode);
     }
+    let (plain, (x, dy, scratch)) = if choice::rounds_first(shape) {
+        (rounded::plain(shape), rounded::copies(shape, x, normalizer.take().as_ref(), dy, scratch))
+    } else {
+        (*shape, (x, dy, scratch))
+    };
+    let shape = &plain;
     match kernel::<T>(shape) {
         Kernel::Direct => direct::backward_weight(&direct::BackwardWeight { s: shape, x, normalizer, dy }, dpacked, scratch),
         Kernel::Depthwise => {
@@ -238,6 +263,7 @@ fn check<T: Real>(
     prologue: Option<&Prologue<'_, T>>,
 ) -> Result<()> {
     shape.check()?;
+    shape.precision.check_scalar::<T>()?;
     check_len(OP, input.0, shape.in_len(), input.1)?;
     check_len(OP, "packed weight", shape.weight_len(), packed)?;
     check_len(OP, output.0, shape.out_len(), output.1)?;
@@ -291,3 +317,7 @@ mod tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod fused_tests;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod bf16_tests;

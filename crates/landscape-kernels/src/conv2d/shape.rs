@@ -1,7 +1,8 @@
 //! The sizes of a convolution, what they must satisfy, and which way it is computed.
 
-use super::{choice, column, depthwise, direct};
+use super::{choice, column, depthwise, direct, rounded};
 use crate::error::{Error, Result};
+use crate::precision::Precision;
 
 /// The name that errors carry.
 pub(super) const OP: &str = "conv2d";
@@ -27,6 +28,8 @@ pub struct Conv2dShape {
     pub dilation: [usize; 2],
     /// Groups of channels that do not see each other.
     pub groups: usize,
+    /// In what products are computed.
+    pub precision: Precision,
 }
 
 impl Conv2dShape {
@@ -109,6 +112,9 @@ impl Conv2dShape {
 
     /// Elements of scratch memory that the three functions need at most; a function of the shape alone.
     pub fn scratch_len(&self) -> usize {
+        if choice::rounds_first(self) {
+            return rounded::plain(self).scratch_len() + rounded::scratch_len(self);
+        }
         if self.is_depthwise() {
             return depthwise::scratch_len(self);
         }
@@ -121,7 +127,7 @@ impl Conv2dShape {
     /// Elements of scratch memory that the functions need at most where the input is read through a prologue.
     pub fn fused_scratch_len(&self) -> usize {
         // The other kernels copy parts of the input anyway; the depthwise one reads it as it stands.
-        self.scratch_len() + if self.is_depthwise() { self.in_len() } else { 0 }
+        self.scratch_len() + if self.is_depthwise() && !choice::rounds_first(self) { self.in_len() } else { 0 }
     }
 
     /// Input channels of one group.

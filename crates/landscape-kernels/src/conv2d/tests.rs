@@ -3,6 +3,7 @@
 use super::*;
 use crate::naive::conv2d as naive;
 use crate::naive::tools::{assert_close, bits, check_gradient, dot, on_pools, values};
+use crate::precision::Precision;
 use crate::simd::tests::at_every_level;
 use proptest::prelude::*;
 
@@ -16,6 +17,7 @@ pub(super) const BASE: Conv2dShape = Conv2dShape {
     padding: [1, 1],
     dilation: [1, 1],
     groups: 1,
+    precision: Precision::F32,
 };
 
 /// Input, weight, bias and output gradient.
@@ -68,7 +70,7 @@ fn matches_naive<T: Real>(s: &Conv2dShape) {
 }
 
 prop_compose! {
-    fn any_shape()(
+    pub(super) fn any_shape()(
         groups in 1_usize..4, inputs in 1_usize..5, outputs in 1_usize..20,
         n in 1_usize..4, h in 1_usize..12, w in 1_usize..12, kh in 1_usize..5, kw in 1_usize..5,
         sh in 1_usize..4, sw in 1_usize..4, ph in 0_usize..4, pw in 0_usize..4, dh in 1_usize..3, dw in 1_usize..3,
@@ -78,6 +80,7 @@ prop_compose! {
         Conv2dShape {
             n, in_channels: groups * inputs, in_size: [h, w], out_channels: groups * outputs, kernel_size: [kh, kw],
             stride: if unit_stride { [1, 1] } else { [sh, sw] }, padding: [ph, pw], dilation: [dh, dw], groups,
+            precision: Precision::F32,
         }
     }
 }

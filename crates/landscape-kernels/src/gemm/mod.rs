@@ -7,9 +7,11 @@ mod vector;
 mod vector_x86;
 mod block;
 mod tiles;
+mod bf16;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bf16::tiled_in;
 pub(crate) use tiles::{End, Fused, tiled};
 
 #[cfg(feature = "cuda")]

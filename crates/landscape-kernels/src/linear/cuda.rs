@@ -16,7 +16,7 @@ pub(super) fn forward<T: Real>(
     bias: Option<View<'_, T>>,
     mut y: ViewMut<'_, T>,
 ) -> Result<()> {
-    let &LinearShape { n_rows, in_features, out_features } = shape;
+    let &LinearShape { n_rows, in_features, out_features, .. } = shape;
     let mut mode = Accumulate::Overwrite;
     if let Some(bias) = bias {
         fill_rows(cuda, bias, y.reborrow())?;
@@ -34,7 +34,7 @@ pub(super) fn backward_input<T: Real>(
     dx: ViewMut<'_, T>,
     mode: Accumulate,
 ) -> Result<()> {
-    let &LinearShape { n_rows, in_features, out_features } = shape;
+    let &LinearShape { n_rows, in_features, out_features, .. } = shape;
     let dims = Dims { m: n_rows, n: in_features, k: out_features };
     product(cuda, dims, (dy, Strides::row_major(out_features)), (weight, Strides::row_major(in_features)), dx, mode)
 }
@@ -48,7 +48,7 @@ pub(super) fn backward_weight<T: Real>(
     dbias: Option<ViewMut<'_, T>>,
     mode: Accumulate,
 ) -> Result<()> {
-    let &LinearShape { n_rows, in_features, out_features } = shape;
+    let &LinearShape { n_rows, in_features, out_features, .. } = shape;
     if let Some(dbias) = dbias {
         store_column_sums(cuda, out_features, dy, dbias, mode)?;
     }

@@ -60,6 +60,17 @@ pub(crate) fn assert_close<T: Real>(a: &[T], b: &[T], n_ulps: f64) {
     }
 }
 
+/// Fails unless every sum of `n_terms` terms is as near to the exact one as sums in `f32` are in any order; `magnitudes` are the sums of the
+/// terms' absolute values. A sum below 2⁻¹²⁶ may have been taken for zero.
+pub(crate) fn assert_sums(got: &[f32], exact: &[f64], magnitudes: &[f64], n_terms: usize) {
+    assert!(got.len() == exact.len() && got.len() == magnitudes.len());
+    let n = n_terms as f64;
+    for (i, ((&got, exact), magnitude)) in got.iter().zip(exact).zip(magnitudes).enumerate() {
+        let tolerance = n * (2.0_f64.powi(-24) * magnitude + 2.0_f64.powi(-126));
+        assert!((f64::from(got) - exact).abs() <= tolerance, "element {i}: {got} for {exact}, at most {tolerance} off");
+    }
+}
+
 /// Σ_i a_i·b_i.
 pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()

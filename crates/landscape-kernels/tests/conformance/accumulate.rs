@@ -69,7 +69,7 @@ fn pools() -> Vec<Op> {
 }
 
 fn linears() -> Vec<Op> {
-    let s = LinearShape { n_rows: 37, in_features: 70, out_features: 53 };
+    let s = LinearShape { n_rows: 37, in_features: 70, out_features: 53, precision: landscape_kernels::Precision::F32 };
     let (x, weight, dy) = (values(37 * 70, 1), values(53 * 70, 2), values(37 * 53, 3));
     let (x2, dy2, dy3) = (x.clone(), dy.clone(), dy.clone());
     vec![
@@ -93,6 +93,7 @@ fn convolutions() -> Vec<Op> {
         padding: [1, 1],
         dilation: [1, 1],
         groups: 1,
+        precision: landscape_kernels::Precision::F32,
     };
     let mut ops = Vec::new();
     for (label, s) in [

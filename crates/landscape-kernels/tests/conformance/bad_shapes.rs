@@ -49,7 +49,7 @@ fn call(slices: &mut Slices, f: impl FnOnce(&mut Slices, ViewMut<'_, f64>) -> Re
 }
 
 fn heavy_ops(s: &[usize], slices: &mut Slices) {
-    let l = LinearShape { n_rows: s[0], in_features: s[1], out_features: s[2] };
+    let l = LinearShape { n_rows: s[0], in_features: s[1], out_features: s[2], precision: landscape_kernels::Precision::F32 };
     call(slices, |i, y| linear::forward(&l, (&i.read()).into(), (&i.read()).into(), Some((&i.read()).into()), y));
     call(slices, |i, dx| linear::backward_input(&l, (&i.read()).into(), (&i.read()).into(), dx, ADD));
     call(slices, |i, dw| linear::backward_weight(&l, (&i.read()).into(), (&i.read()).into(), dw, Some((&mut i.read()).into()), ADD));
@@ -81,6 +81,7 @@ fn convolution(s: &[usize], slices: &mut Slices) {
         padding: [s[9], s[10]],
         dilation: [s[11], s[12]],
         groups: s[13],
+        precision: landscape_kernels::Precision::F32,
     };
     if c.check().is_ok() {
         let _ = (c.out_size(), c.weight_len(), c.in_len(), c.out_len(), c.scratch_len());
@@ -177,7 +178,7 @@ fn zeros(n: usize) -> Vec<f64> {
 fn empty_shapes_are_no_special_case() {
     const OVERWRITE: Accumulate = Accumulate::Overwrite;
     for (n_rows, in_features, out_features) in [(0, 2, 3), (2, 0, 3), (2, 3, 0), (0, 0, 0)] {
-        let l = LinearShape { n_rows, in_features, out_features };
+        let l = LinearShape { n_rows, in_features, out_features, precision: landscape_kernels::Precision::F32 };
         let (x, weight, dy) = (zeros(n_rows * in_features), zeros(out_features * in_features), values(n_rows * out_features, 1));
         let (bias, mut y) = (values(out_features, 2), values(dy.len(), 3));
         linear::forward(&l, (&x).into(), (&weight).into(), Some((&bias).into()), (&mut y).into()).unwrap();
@@ -216,6 +217,7 @@ fn empty_shapes_are_no_special_case() {
         padding: [1, 1],
         dilation: [1, 1],
         groups: 1,
+        precision: landscape_kernels::Precision::F32,
     };
     let (packed, mut dw, mut scratch) = (values(c.weight_len(), 1), values(c.weight_len(), 2), zeros(c.scratch_len()));
     conv2d::forward(&c, (&none).into(), (&packed).into(), None, (&mut y).into(), (&mut scratch).into()).unwrap();

@@ -175,7 +175,7 @@ fn linears<T: Real>() -> Vec<Case<T>> {
     let mut cases = Vec::new();
     for [n, i, o] in [[37, 70, 53], [1, 1, 1], [130, 3, 10], [0, 3, 2]] {
         cases.push(case(format!("linear {n}x{i}x{o}"), 100.0, move |d| {
-            let s = LinearShape { n_rows: n, in_features: i, out_features: o };
+            let s = LinearShape { n_rows: n, in_features: i, out_features: o, precision: landscape_kernels::Precision::F32 };
             let (x, weight, bias, dy) = (put::<T>(d, n * i, 1), put::<T>(d, o * i, 2), put::<T>(d, o, 3), put::<T>(d, n * o, 4));
             let (mut y, mut without) = (fresh::<T>(d, n * o), fresh::<T>(d, n * o));
             linear::forward(&s, x.view(), weight.view(), Some(bias.view()), y.view_mut())?;
@@ -203,6 +203,7 @@ fn convolutions<T: Real>() -> Vec<Case<T>> {
         padding: [1, 1],
         dilation: [1, 1],
         groups: 1,
+        precision: landscape_kernels::Precision::F32,
     };
     let shapes = [
         ("3x3", base),
@@ -412,6 +413,7 @@ fn what_an_accelerator_cannot_do_is_an_error() {
             padding: [0, 0],
             dilation: [1, 1],
             groups: 1,
+            precision: landscape_kernels::Precision::F32,
         };
         let (mut y, mut scratch) = (Memory::<f32>::zeros(&device, 1), Memory::<f32>::zeros(&device, s.scratch_len()));
         let none = conv2d::Epilogue::None;
