@@ -3,6 +3,7 @@
 
 use super::super::rows::Normalizer;
 use super::super::shape::Conv2dShape;
+use super::taps::Layout;
 use crate::memory::Real;
 use crate::parallel::{n_splits, split_range};
 use std::ops::Range;
@@ -90,29 +91,14 @@ impl Geometry {
     }
 
     /// The blocks of input channels.
-    pub(super) fn blocks(&self, s: &Conv2dShape) -> Vec<InputBlock> {
+    pub(super) fn blocks(&self, s: &Conv2dShape) -> Vec<Range<usize>> {
         let c = s.in_channels;
-        (0..c).step_by(self.inputs).map(|first| self.block(s, first..c.min(first + self.inputs))).collect()
+        (0..c).step_by(self.inputs).map(|first| first..c.min(first + self.inputs)).collect()
     }
 
-    fn block(&self, s: &Conv2dShape, channels: Range<usize>) -> InputBlock {
-        let c = channels.len();
-        let [height, width] = s.out_size();
-        let pixel = |image: usize, i: usize, j: usize| ((image * self.size[0] + i) * self.size[1] + j) * c;
-        let mut offsets = Vec::with_capacity(self.images * height * width);
-        for image in 0..self.images {
-            for i in 0..height {
-                offsets.extend((0..width).map(|j| pixel(image, i * self.stride[0], j * self.stride[1])));
-            }
-        }
-        let [kh, kw] = s.kernel_size;
-        let runs = if s.dilation[1] == 1 {
-            (0..kh).map(|r| Run { offset: pixel(0, r * s.dilation[0], 0), len: kw * c }).collect()
-        } else {
-            let taps = (0..kh).flat_map(|r| (0..kw).map(move |t| (r, t)));
-            taps.map(|(r, t)| Run { offset: pixel(0, r * s.dilation[0], t * s.dilation[1]), len: c }).collect()
-        };
-        InputBlock { channels, offsets, runs }
+    /// Where taps lie in the copy of a block.
+    pub(super) fn layout(&self, block: &Range<usize>) -> Layout {
+        Layout { size: self.size, stride: self.stride, channels: block.len() }
     }
 
     /// Copies a block of channels of some images, through the prologue, with a border of zeros where `border` says that there is none
@@ -171,20 +157,4 @@ impl Geometry {
 pub(super) enum Border {
     Missing,
     Present,
-}
-
-/// Numbers that lie next to each other in the copy and in the weight.
-#[derive(Clone, Copy)]
-pub(super) struct Run {
-    pub(super) offset: usize,
-    pub(super) len: usize,
-}
-
-/// A block of input channels.
-pub(super) struct InputBlock {
-    pub(super) channels: Range<usize>,
-    /// Where the first tap of every output pixel of a group lies in the copy.
-    pub(super) offsets: Vec<usize>,
-    /// What every pixel reads, from its first tap on.
-    pub(super) runs: Vec<Run>,
 }

@@ -3,7 +3,7 @@
 //!
 //! A block of output pixels times one or two vectors of output channels stays in registers while all taps and up to 64 input channels
 //! pass: per input channel one load per vector and one broadcast per pixel. Pixels are found by a list of offsets, so any stride and
-//! dilation is the same loop, and blocks run across rows and images. More input channels are further passes over the group's outputs,
+//! dilation is the same loop, and blocks run across rows and images; pixels beside the border leave out the taps that fall outside. More input channels are further passes over the group's outputs,
 //! each over a dense copy of its own, because pixels that are a large power of two apart evict each other from the cache. The weight
 //! gradient is the same idea with the input channels in place of the pixels. What follows a convolution is done group by group, while
 //! the outputs are in the second-level cache.
@@ -12,6 +12,7 @@
 //! the batch nor the threads.
 
 mod geometry;
+mod taps;
 mod vector;
 mod weights;
 mod outputs;
@@ -27,6 +28,7 @@ use crate::simd::{as_f32, as_f32_mut};
 use geometry::{Border, Geometry};
 use rayon::prelude::*;
 use std::any::TypeId;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 /// Numbers of the longest vector: what the reordered weights are aligned to.
@@ -89,6 +91,12 @@ pub(super) fn forward<T: Real, R: Send>(
     };
     let blocks = geometry.blocks(s);
     weights::reorder(s, &blocks, outputs::block_width(), weights, reordered);
+    // Groups have so many images or, where the batch does not divide, one fewer; blocks have so many inputs, but for the last.
+    let n_pixels = |n_images: usize| n_images * s.out_size().iter().product::<usize>();
+    let sizes = [geometry.images, geometry.images.saturating_sub(1)];
+    let parts_of = |block: &Range<usize>| sizes.map(|n_images| geometry.layout(block).parts(s, n_images));
+    let mut parts = vec![parts_of(&blocks[0])];
+    parts.extend(blocks.last().filter(|last| last.len() != blocks[0].len()).map(parts_of));
     let start = match (call.bias, call.mode) {
         (None, Accumulate::Add) => None,
         (bias, _) => {
@@ -123,18 +131,18 @@ pub(super) fn forward<T: Real, R: Send>(
                 let mut k_before = 0;
                 for (idx, block) in blocks.iter().enumerate() {
                     // Zeros lie elsewhere around a block with another number of channels.
-                    if block.channels.len() != filled {
+                    if block.len() != filled {
                         border = Border::Missing;
-                        filled = block.channels.len();
+                        filled = block.len();
                     }
-                    geometry.fill(s, call.x, call.normalizer.as_ref(), images.clone(), &block.channels, border, as_t(copy));
+                    geometry.fill(s, call.x, call.normalizer.as_ref(), images.clone(), block, border, as_t(copy));
                     border = Border::Present;
                     let next = (images.end * image_in).min(x.len())..(images.end * image_in + images.len() * image_in).min(x.len());
                     outputs::add_block(
                         &outputs::Task {
                             n_outputs: s.out_channels,
-                            n_pixels: out.len() / s.out_channels,
-                            block,
+                            n_pixels: n_pixels(images.len()),
+                            parts: &parts[usize::from(block.len() != blocks[0].len())][geometry.images - images.len()],
                             weights: reordered,
                             k: s.k(),
                             k_before,
@@ -144,7 +152,7 @@ pub(super) fn forward<T: Real, R: Send>(
                         copy,
                         as_f32_mut(out).expect(CHECKED),
                     );
-                    k_before += s.n_taps() * block.channels.len();
+                    k_before += s.n_taps() * block.len();
                 }
                 done.push(part(images.start * image_out, out));
             }
@@ -174,6 +182,9 @@ pub(super) fn backward_weight<T: Real>(call: &BackwardWeight<'_, T>, dpacked: &m
     }
     let geometry = Geometry::for_weight(s);
     let blocks = geometry.blocks(s);
+    let cut_of = |block: &Range<usize>| geometry.layout(block).weight_cut(s, geometry.images, gradient::rows_computed);
+    let mut cuts = vec![cut_of(&blocks[0])];
+    cuts.extend(blocks.last().filter(|last| last.len() != blocks[0].len()).map(cut_of));
     let splits = weight_splits(s, &geometry, blocks.len());
     let partial_len = s.n_taps() * geometry.inputs * s.out_channels;
     let n_tasks = blocks.len() * splits;
@@ -183,15 +194,16 @@ pub(super) fn backward_weight<T: Real>(call: &BackwardWeight<'_, T>, dpacked: &m
     let image_out = s.out_len() / s.n;
     partials.par_chunks_mut(partial_len).enumerate().for_each(|(task, partial)| {
         let block = &blocks[task / splits];
-        let partial = &mut partial[..s.n_taps() * block.channels.len() * s.out_channels];
+        let partial = &mut partial[..s.n_taps() * block.len() * s.out_channels];
+        let cut = &cuts[usize::from(block.len() != blocks[0].len())];
         let memory = take(&memories);
         let (copy, packed) = memory.split_at_mut(geometry.copy_len());
         let (mut border, mut mode) = (Border::Missing, Accumulate::Overwrite);
         for group in geometry.groups_of(task % splits, splits) {
             let images = geometry.images_of(s, group);
             let dy = &dy[images.start * image_out..images.end * image_out];
-            geometry.fill(s, call.x, call.normalizer.as_ref(), images, &block.channels, border, as_t(copy));
-            gradient::add_block(block, s.out_channels, copy, dy, mode, partial, packed);
+            geometry.fill(s, call.x, call.normalizer.as_ref(), images, block, border, as_t(copy));
+            gradient::add_block(cut, s.out_channels, copy, dy, mode, partial, packed);
             (border, mode) = (Border::Present, Accumulate::Add);
         }
         give_back(&memories, memory);
@@ -202,7 +214,7 @@ pub(super) fn backward_weight<T: Real>(call: &BackwardWeight<'_, T>, dpacked: &m
         for (row, out) in out.chunks_exact_mut(s.out_channels).enumerate() {
             let (tap, input) = ((idx * rows + row) / s.in_channels, (idx * rows + row) % s.in_channels);
             let (block, within) = (input / geometry.inputs, input % geometry.inputs);
-            let place = block * splits * partial_len + (tap * blocks[block].channels.len() + within) * s.out_channels;
+            let place = block * splits * partial_len + (tap * blocks[block].len() + within) * s.out_channels;
             for split in 0..splits {
                 let values = &partials[place + split * partial_len..][..s.out_channels];
                 match split {

@@ -2,23 +2,20 @@
 //! of a block pass.
 #![allow(clippy::needless_range_loop)] // Indices are the names of registers here.
 
-use super::geometry::{InputBlock, Run};
+use super::taps::{Part, Pixel, Run};
 use super::vector::{Four, LINE, Vector, prefetch_to_read, prefetch_to_write};
 use crate::simd::{Level, level};
 
 /// Steps of the summed dimension per turn of the inner loop.
 const UNROLL: usize = 4;
-/// Steps that are summed before the sum is added to the total: a sum of sums rounds less than one long sum, and the totals, which are
-/// in memory, are touched seldom.
-const SEGMENT: usize = 128;
-
 /// One block of inputs for a group of images.
 pub(super) struct Task<'a> {
     /// Of a pixel of y.
     pub(super) n_outputs: usize,
     /// Pixels of the group.
     pub(super) n_pixels: usize,
-    pub(super) block: &'a InputBlock,
+    /// All of them.
+    pub(super) parts: &'a [Part],
     /// All weights, as [`super::weights::reorder`] leaves them.
     pub(super) weights: &'a [f32],
     /// Taps times all inputs.
@@ -42,11 +39,13 @@ pub(super) fn block_width() -> usize {
 
 /// y = start + x ∗ w for the pixels of a group, over one block of inputs.
 pub(super) fn add_block(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
-    let offsets = &task.block.offsets[..task.n_pixels];
-    let reach = task.block.runs.iter().map(|r| r.offset + r.len).max().unwrap_or(0);
-    let furthest = offsets.iter().max().copied().unwrap_or(0);
-    assert!(copy.len() >= furthest + reach, "the copy holds every tap of every pixel");
-    assert!(y.len() == task.n_pixels * task.n_outputs, "the outputs are those of the group");
+    for part in task.parts {
+        let reach = part.runs.iter().map(|r| r.offset + r.len).max().unwrap_or(0);
+        let furthest = part.pixels.iter().map(|p| p.from).max().unwrap_or(0);
+        let last = part.pixels.iter().map(|p| p.index).max().unwrap_or(0);
+        assert!(copy.len() >= furthest + reach && last < task.n_pixels, "the copy holds every tap of every pixel");
+        assert!(part.runs.iter().all(|r| task.k_before + r.first + r.len <= task.k), "the weights hold every run");
+    }
     let wide = task.n_outputs.next_multiple_of(LINE);
     assert!(task.weights.len() >= wide * task.k && task.start.is_none_or(|s| s.len() >= wide), "weights and starts are whole blocks");
     match level() {
@@ -90,9 +89,13 @@ unsafe fn avx2(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
 /// The instruction set of `S`; the conditions that [`add_block`] asserts.
 #[inline(always)]
 unsafe fn all_outputs<S: Vector, const P2: usize, const P1: usize>(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
-    let offsets = &task.block.offsets[..task.n_pixels];
     // Spread over the blocks of pixels, so that what comes next is there when it is needed.
-    let mut next = task.next;
+    let lines = task.next.len().div_ceil(LINE);
+    let mut ahead = Ahead {
+        next: task.next,
+        at: 0,
+        lines: lines.div_ceil(task.parts.iter().map(|p| p.pixels.len().div_ceil(P2)).sum::<usize>().max(1)),
+    };
     for first in (0..task.n_outputs).step_by(2 * S::LANES) {
         let n = task.n_outputs - first;
         let start = match task.start {
@@ -106,108 +109,131 @@ unsafe fn all_outputs<S: Vector, const P2: usize, const P1: usize>(task: &Task<'
             if n > S::LANES {
                 let weights = weights.add(task.k_before * 2 * S::LANES);
                 let masks = [S::mask(S::LANES), S::mask((n - S::LANES).min(S::LANES))];
-                output_block::<S, P2, 2>(copy.as_ptr(), offsets, &task.block.runs, weights, start, into, task.n_outputs, masks, next);
+                for part in task.parts {
+                    output_block::<S, P2, 2>(copy.as_ptr(), part, weights, start, into, task.n_outputs, masks, &mut ahead);
+                }
             } else {
                 let weights = weights.add(task.k_before * S::LANES);
-                output_block::<S, P1, 1>(
-                    copy.as_ptr(),
-                    offsets,
-                    &task.block.runs,
-                    weights,
-                    start,
-                    into,
-                    task.n_outputs,
-                    [S::mask(n)],
-                    next,
-                );
+                for part in task.parts {
+                    output_block::<S, P1, 1>(copy.as_ptr(), part, weights, start, into, task.n_outputs, [S::mask(n)], &mut ahead);
+                }
             }
         }
-        next = &[];
+        ahead.lines = 0;
     }
 }
 
-/// One block of output channels for all pixels of a group.
+/// What is asked for in advance: some lines per block of pixels.
+struct Ahead<'a> {
+    next: &'a [f32],
+    at: usize,
+    lines: usize,
+}
+
+impl Ahead<'_> {
+    #[inline(always)]
+    fn ask(&mut self) {
+        for _ in 0..self.lines {
+            prefetch_to_read(self.next.as_ptr().wrapping_add(self.at));
+            self.at += LINE;
+        }
+    }
+}
+
+/// One block of output channels for the pixels of a part.
 ///
 /// # Safety
-/// The instruction set of `S`; `offsets` plus `runs` readable from `x` on, `V` vectors of weights per step of the runs, `V` vectors at
-/// `start` unless it is null; the lanes of `masks` at every pixel of `y`, which are `n_outputs` apart.
+/// The instruction set of `S`; the pixels of `part` plus its runs readable from `x` on, `V` vectors of weights per step of the runs, `V`
+/// vectors at `start` unless it is null; the lanes of `masks` at every pixel of `y`, which are `n_outputs` apart.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn output_block<S: Vector, const P: usize, const V: usize>(
     x: *const f32,
-    offsets: &[usize],
-    runs: &[Run],
+    part: &Part,
     weights: *const f32,
     start: *const f32,
     y: *mut f32,
     n_outputs: usize,
     masks: [S::Mask; V],
-    next: &[f32],
+    ahead: &mut Ahead<'_>,
 ) {
-    let lines_ahead = next.len().div_ceil(LINE).div_ceil(offsets.len().div_ceil(P));
-    let mut ahead = 0;
-    let mut pixel = 0;
     // SAFETY: by this function's own conditions; addresses of pixels past the last are those of the last, and are not stored.
     unsafe {
-        while pixel < offsets.len() {
-            let n = P.min(offsets.len() - pixel);
-            let y = y.add(pixel * n_outputs);
-            for p in 0..n {
-                prefetch_to_write(y.add(p * n_outputs));
+        for pixels in part.pixels.chunks(P) {
+            let n = pixels.len();
+            for pixel in pixels {
+                let y = y.add(pixel.index * n_outputs);
+                prefetch_to_write(y);
                 if V * S::LANES > LINE {
-                    prefetch_to_write(y.wrapping_add(p * n_outputs + LINE));
+                    prefetch_to_write(y.wrapping_add(LINE));
                 }
             }
-            for _ in 0..lines_ahead {
-                prefetch_to_read(next.as_ptr().wrapping_add(ahead));
-                ahead += LINE;
-            }
+            ahead.ask();
             let mut totals = [[S::zero(); V]; P];
             for p in 0..P {
+                let y = y.add(pixels[p.min(n - 1)].index * n_outputs);
                 for v in 0..V {
                     totals[p][v] = if start.is_null() {
-                        S::load_masked(masks[v], y.add(p.min(n - 1) * n_outputs).wrapping_add(v * S::LANES))
+                        S::load_masked(masks[v], y.wrapping_add(v * S::LANES))
                     } else {
                         S::load(start.add(v * S::LANES))
                     };
                 }
             }
-            let mut sums = [[S::zero(); V]; P];
-            let (mut w, mut n_steps) = (weights, 0);
-            for run in runs {
-                let mut at = [x; P];
-                for p in 0..P {
-                    at[p] = x.add(offsets[pixel + p.min(n - 1)] + run.offset);
-                }
-                let mut i = 0;
-                while i + UNROLL <= run.len {
-                    for u in 0..UNROLL {
-                        step::<S, P, V>(&mut sums, &at, i + u, w.add(u * V * S::LANES));
-                    }
-                    i += UNROLL;
-                    w = w.add(UNROLL * V * S::LANES);
-                }
-                while i < run.len {
-                    step::<S, P, V>(&mut sums, &at, i, w);
-                    i += 1;
-                    w = w.add(V * S::LANES);
-                }
-                n_steps += run.len;
-                if n_steps >= SEGMENT {
-                    add_sums::<S, P, V>(&mut totals, &mut sums);
-                    n_steps = 0;
-                }
-            }
-            add_sums::<S, P, V>(&mut totals, &mut sums);
+            sum_runs::<S, P, V>(x, pixels, &part.runs, weights, &mut totals);
             for p in 0..P {
                 if p < n {
+                    let y = y.add(pixels[p].index * n_outputs);
                     for v in 0..V {
-                        totals[p][v].store_masked(masks[v], y.add(p * n_outputs).wrapping_add(v * S::LANES));
+                        totals[p][v].store_masked(masks[v], y.wrapping_add(v * S::LANES));
                     }
                 }
             }
-            pixel += P;
         }
+    }
+}
+
+/// totals += x ∗ w, segment by segment.
+///
+/// # Safety
+/// As [`output_block`], for up to `P` pixels.
+#[inline(always)]
+unsafe fn sum_runs<S: Vector, const P: usize, const V: usize>(
+    x: *const f32,
+    pixels: &[Pixel],
+    runs: &[Run],
+    weights: *const f32,
+    totals: &mut [[S; V]; P],
+) {
+    // SAFETY: by this function's own conditions.
+    unsafe {
+        let mut sums = [[S::zero(); V]; P];
+        let mut segment = 0;
+        for run in runs {
+            if run.segment != segment {
+                add_sums::<S, P, V>(totals, &mut sums);
+                segment = run.segment;
+            }
+            let mut at = [x; P];
+            for p in 0..P {
+                at[p] = x.add(pixels[p.min(pixels.len() - 1)].from + run.offset);
+            }
+            let mut w = weights.add(run.first * V * S::LANES);
+            let mut i = 0;
+            while i + UNROLL <= run.len {
+                for u in 0..UNROLL {
+                    step::<S, P, V>(&mut sums, &at, i + u, w.add(u * V * S::LANES));
+                }
+                i += UNROLL;
+                w = w.add(UNROLL * V * S::LANES);
+            }
+            while i < run.len {
+                step::<S, P, V>(&mut sums, &at, i, w);
+                i += 1;
+                w = w.add(V * S::LANES);
+            }
+        }
+        add_sums::<S, P, V>(totals, &mut sums);
     }
 }
 

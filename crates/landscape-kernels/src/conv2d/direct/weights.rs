@@ -1,8 +1,8 @@
 //! Weights in the order in which the register blocks read them.
 
 use super::super::shape::Conv2dShape;
-use super::geometry::InputBlock;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Where the weights come from.
 #[derive(Clone, Copy)]
@@ -25,7 +25,7 @@ pub(super) fn reordered_len(s: &Conv2dShape) -> usize {
 
 /// Brings the weights into the order `[block of outputs][block of inputs][tap][input][output of the block]`, with zeros for missing
 /// outputs; a block has `pair` outputs, or half as many where no more are left.
-pub(super) fn reorder(s: &Conv2dShape, blocks: &[InputBlock], pair: usize, weights: Weights<'_, f32>, out: &mut [f32]) {
+pub(super) fn reorder(s: &Conv2dShape, blocks: &[Range<usize>], pair: usize, weights: Weights<'_, f32>, out: &mut [f32]) {
     let (taps, inputs, outputs) = (s.n_taps(), s.in_channels, s.out_channels);
     out.par_chunks_mut(pair * s.k()).enumerate().for_each(|(idx, out)| {
         let first_output = idx * pair;
@@ -36,7 +36,7 @@ pub(super) fn reorder(s: &Conv2dShape, blocks: &[InputBlock], pair: usize, weigh
         let n = width.min(outputs - first_output);
         let mut rest = out;
         for (block, tap) in blocks.iter().flat_map(|b| (0..taps).map(move |tap| (b, tap))) {
-            let channels = block.channels.clone();
+            let channels = block.clone();
             let (out, behind) = std::mem::take(&mut rest).split_at_mut(channels.len() * width);
             rest = behind;
             match weights {
