@@ -129,6 +129,22 @@ fn flags_out_of_range_are_named() {
 }
 
 #[test]
+fn only_training_ends_after_some_steps() {
+    let sandbox = Sandbox::with_run();
+    for args in [
+        &["profile", "run"][..],
+        &["plane", "run"],
+        &["point", "run", "--t", "0.5", "--out", "p.safetensors"],
+        &["report", "run"],
+        &["inspect", A],
+        &["demo"],
+        &["completions", "bash"],
+    ] {
+        sandbox.refused(&[args, &["--max-steps", "3"]].concat(), &["--max-steps", "`train`", "`connect`"]);
+    }
+}
+
+#[test]
 fn outputs_that_are_there_are_not_overwritten() {
     let sandbox = Sandbox::with_run();
     sandbox.write("mine", b"a file of mine");

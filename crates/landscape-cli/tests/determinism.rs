@@ -169,6 +169,34 @@ fn killed_at_random_instants_and_resumed_the_files_are_those_of_an_unbroken_run(
     assert!(n_with_state > 0 && n_finished < N_KILLS, "kills came after a state was saved ({n_with_state}) and before the end");
 }
 
+#[test]
+fn many_networks_killed_at_random_instants_and_resumed_are_those_of_an_unbroken_run() {
+    const N_KILLS: usize = 8;
+    let job = ["train", "--seeds", "0..4", "--model", MODEL, "--epochs", "300", "--out", "many", "--threads", "2", "--resume", "--quiet"];
+    let unbroken = Sandbox::new();
+    let started = Instant::now();
+    unbroken.ok(&job);
+    let whole = started.elapsed().as_secs_f64();
+    let expected = comparable(&unbroken);
+    assert!(expected.contains_key("many/seed-3.safetensors") && expected.contains_key("many/result.json"));
+    let mut random = Seed::new(21).child("kills").stream();
+    let (broken, mut n_partly_done) = (Sandbox::new(), 0);
+    for kill_idx in 0..N_KILLS {
+        // Later and later: the first kills find nothing saved, the last ones networks that are done beside some that are not.
+        let after = Duration::from_secs_f64(whole * random.uniform() * (kill_idx + 1) as f64 / N_KILLS as f64);
+        let mut child = broken.command(&job).spawn().unwrap();
+        std::thread::sleep(after);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let n_done = (0..4).filter(|seed| broken.path(&format!("many/seed-{seed}.run/result.json")).is_file()).count();
+        n_partly_done += usize::from(n_done > 0 && !broken.path("many/result.json").is_file());
+    }
+    broken.ok(&job);
+    assert_same_tree(&expected, &comparable(&broken), "after the last kill");
+    check_no_temporaries(&broken);
+    assert!(n_partly_done > 0, "no kill came when some networks were done and others were not");
+}
+
 #[cfg(unix)]
 #[test]
 fn interrupted_runs_say_how_to_go_on_and_do() {

@@ -1,21 +1,15 @@
 //! Element-wise activations and sums: relu, gelu, `add`, `accumulate`.
 
+mod gelu;
 #[cfg(feature = "cuda")]
 mod cuda;
+
+pub use gelu::{Gelu, gelu_backward, gelu_forward};
 
 use crate::error::{Result, check_len};
 use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::parallel::{CHUNK, for_each_chunk_mut};
 use crate::simd::multiversion;
-
-/// Which form of the Gaussian error linear unit, `approximate="none"` or `"tanh"` in PyTorch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gelu {
-    /// x·Φ(x), Φ the distribution function of the normal distribution.
-    Erf,
-    /// x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
-    Tanh,
-}
 
 /// y = max(x, 0); NaN stays NaN.
 ///
@@ -75,54 +69,6 @@ pub fn relu_backward_in_place<T: Real>(y: View<'_, T>, dx: ViewMut<'_, T>) -> Re
     check_len("relu_backward", "y", dx.len(), y.len())?;
     let y = y.host();
     for_each_chunk_mut(dx.host(), CHUNK, |idx, dx| relu_gate_chunk(&y[idx * CHUNK..][..dx.len()], dx));
-    Ok(())
-}
-
-/// y = gelu(x), to the last bits of either type: the inside is computed in double precision.
-///
-/// # Shapes
-/// Both of any equal length.
-///
-/// # Errors
-/// [`crate::Error::Length`] where lengths differ.
-///
-/// # Source
-/// Hendrycks and Gimpel 2016. PyTorch writes Φ as 1 + erf, which loses the digits of the negative tail; ours is erfc, which keeps them.
-pub fn gelu_forward<T: Real>(kind: Gelu, x: View<'_, T>, y: ViewMut<'_, T>) -> Result<()> {
-    check_len("gelu_forward", "x", y.len(), x.len())?;
-    on_device!("gelu_forward", [x, y], gpu => cuda::gelu_forward(gpu, kind, x, y));
-    let x = x.host();
-    for_each_chunk_mut(y.host(), CHUNK / 16, |idx, y| {
-        for (y, x) in y.iter_mut().zip(&x[idx * (CHUNK / 16)..]) {
-            let x = x.to_f64();
-            *y = T::from_f64(x * gate(kind, x));
-        }
-    });
-    Ok(())
-}
-
-/// dx = gelu'(x)·dy.
-///
-/// # Shapes
-/// All of any equal length; `x` is the input of [`gelu_forward`].
-///
-/// # Errors
-/// [`crate::Error::Length`] where lengths differ.
-pub fn gelu_backward<T: Real>(kind: Gelu, x: View<'_, T>, dy: View<'_, T>, dx: ViewMut<'_, T>, mode: Accumulate) -> Result<()> {
-    check_len("gelu_backward", "x", dx.len(), x.len())?;
-    check_len("gelu_backward", "dy", dx.len(), dy.len())?;
-    on_device!("gelu_backward", [x, dy, dx], gpu => cuda::gelu_backward(gpu, kind, x, dy, dx, mode));
-    let (x, dy) = (x.host(), dy.host());
-    for_each_chunk_mut(dx.host(), CHUNK / 16, |idx, dx| {
-        let start = idx * (CHUNK / 16);
-        for ((dx, x), dy) in dx.iter_mut().zip(&x[start..]).zip(&dy[start..]) {
-            let term = T::from_f64(slope(kind, x.to_f64()) * dy.to_f64());
-            *dx = match mode {
-                Accumulate::Overwrite => term,
-                Accumulate::Add => *dx + term,
-            };
-        }
-    });
     Ok(())
 }
 
@@ -216,30 +162,6 @@ multiversion! {
             *into += x;
         }
     }
-}
-
-/// √(2/π), the slope at zero of the tanh form's argument.
-const TANH_SCALE: f64 = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
-const TANH_CUBIC: f64 = 0.044_715;
-
-/// gelu(x)/x.
-fn gate(kind: Gelu, x: f64) -> f64 {
-    match kind {
-        Gelu::Erf => 0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2),
-        // (1 + tanh u)/2 is the logistic function of 2u, which loses no digits where tanh is near −1.
-        Gelu::Tanh => 1.0 / (1.0 + (-2.0 * TANH_SCALE * (x + TANH_CUBIC * x * x * x)).exp()),
-    }
-}
-
-/// gelu'(x).
-fn slope(kind: Gelu, x: f64) -> f64 {
-    let gate_x = gate(kind, x);
-    let gate_slope = match kind {
-        Gelu::Erf => (-0.5 * x * x).exp() * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2 * 0.5,
-        Gelu::Tanh => 2.0 * TANH_SCALE * (1.0 + 3.0 * TANH_CUBIC * x * x) * gate_x * (1.0 - gate_x),
-    };
-    // The product must not become 0·∞ far out, where the gate is flat.
-    gate_x + if gate_slope == 0.0 || x.abs() > 1e3 { 0.0 } else { x * gate_slope }
 }
 
 #[cfg(test)]

@@ -120,11 +120,7 @@ pub fn blend_rows<T: Real>(c: &[f64], rows: &[Row<'_, T>], out: ViewMut<'_, T>) 
         _ => {
             let c: Vec<T> = c.into_iter().map(T::from_f64).collect();
             let stores = Stores::of::<T>(out.len());
-            for_each_chunk_mut(out, CHUNK, |idx, out| {
-                let range = idx * CHUNK..idx * CHUNK + out.len();
-                let rows: Vec<Piece<'_, T>> = rows.iter().map(|row| row.slice(range.clone())).collect();
-                blend_chunk(&c, &rows, out, stores);
-            });
+            for_each_chunk_mut(out, CHUNK, |idx, out| blend_chunk(&c, &rows, idx * CHUNK, out, stores));
         }
     }
     Ok(())
@@ -209,19 +205,18 @@ impl<'a, T: Real> Piece<'a, T> {
     }
 }
 
-/// out = Σ_k c_k row_k, in order.
-fn blend_chunk<T: Real>(c: &[T], rows: &[Piece<'_, T>], out: &mut [T], stores: Stores) {
+/// out = Σ_k c_k row_k, in order; `out` is what the rows have from `start` on.
+fn blend_chunk<T: Real>(c: &[T], rows: &[Piece<'_, T>], start: usize, out: &mut [T], stores: Stores) {
     #[cfg(target_arch = "x86_64")]
     if let (Some(c), Some(_)) = (as_f32(c), as_f32(&*out)) {
         let level = level();
         if level != Level::Portable {
-            let rows: Vec<lines::Piece<'_>> = rows.iter().map(|row| f32_piece(*row)).collect();
             let out = as_f32_mut(out).expect("the type was asked for above");
-            return blend_lines(level, c, &rows, out, stores);
+            return blend_lines(level, c, rows, start, out, stores);
         }
     }
     for (tile_idx, tile) in out.chunks_mut(TILE).enumerate() {
-        let start = tile_idx * TILE;
+        let start = start + tile_idx * TILE;
         let mut mode = Accumulate::Overwrite;
         for (c, rows) in c.chunks(GROUP).zip(rows.chunks(GROUP)) {
             // No group has more than GROUP rows; the rest of the array is never read.
@@ -243,23 +238,33 @@ fn f32_piece<'a, T: Real>(row: Piece<'a, T>) -> lines::Piece<'a> {
     }
 }
 
-/// [`blend_chunk`] with registers named: up to [`lines::GROUP`] rows in one pass, more of them through a sum that stays in L2.
+/// [`blend_chunk`] with registers named: up to [`lines::GROUP`] rows in one pass, more of them through a sum that stays in L1.
 #[cfg(target_arch = "x86_64")]
-fn blend_lines(level: Level, c: &[f32], rows: &[lines::Piece<'_>], out: &mut [f32], stores: Stores) {
+fn blend_lines<T: Real>(level: Level, c: &[f32], rows: &[Piece<'_, T>], start: usize, out: &mut [f32], stores: Stores) {
     let n_groups = c.len().div_ceil(lines::GROUP);
-    let mut sum = match stores {
-        Stores::Streamed if n_groups > 1 => vec![0.0; out.len()],
-        _ => Vec::new(),
+    let groups = || c.chunks(lines::GROUP).zip(rows.chunks(lines::GROUP)).enumerate();
+    let add = |c: &[f32], rows: &[Piece<'_, T>], at: usize, from: lines::Start<'_>, out: &mut [f32], stores: Stores| {
+        // No group has more rows; the rest of the array is never read.
+        let mut pieces = [lines::Piece::F32(&[]); lines::GROUP];
+        pieces.iter_mut().zip(rows).for_each(|(piece, row)| *piece = f32_piece(row.slice(at..at + out.len())));
+        add_lines(level, c, &pieces[..rows.len()], from, out, stores);
     };
-    for (idx, (c, rows)) in c.chunks(lines::GROUP).zip(rows.chunks(lines::GROUP)).enumerate() {
-        let (is_first, is_last) = (idx == 0, idx + 1 == n_groups);
-        if sum.is_empty() {
-            add_lines(level, c, rows, if is_first { lines::Start::FirstTerm } else { lines::Start::Output }, out, stores);
-        } else if is_last {
-            add_lines(level, c, rows, lines::Start::From(&sum), out, stores);
-        } else {
-            let start = if is_first { lines::Start::FirstTerm } else { lines::Start::Output };
-            add_lines(level, c, rows, start, &mut sum, Stores::Cached);
+    if stores == Stores::Cached || n_groups == 1 {
+        for (idx, (c, rows)) in groups() {
+            add(c, rows, start, if idx == 0 { lines::Start::FirstTerm } else { lines::Start::Output }, out, stores);
+        }
+        return;
+    }
+    for (tile_idx, tile) in out.chunks_mut(TILE).enumerate() {
+        let mut sum = [0.0; TILE];
+        let sum = &mut sum[..tile.len()];
+        for (idx, (c, rows)) in groups() {
+            let at = start + tile_idx * TILE;
+            if idx + 1 == n_groups {
+                add(c, rows, at, lines::Start::From(sum), tile, stores);
+            } else {
+                add(c, rows, at, if idx == 0 { lines::Start::FirstTerm } else { lines::Start::Output }, sum, Stores::Cached);
+            }
         }
     }
 }
@@ -292,23 +297,28 @@ fn add_group<T: Real>(c: &[T], rows: &[Piece<'_, T>], mode: Accumulate, out: &mu
             return add_lines(level, c, &pieces[..rows.len()], start, out, stores);
         }
     }
-    let plain: Option<Vec<&[T]>> = rows.iter().map(|row| if let Piece::Plain(row) = row { Some(*row) } else { None }).collect();
-    match plain {
-        Some(rows) => add_plain(c, &rows, out, mode),
-        None => {
-            let mut mode = mode;
-            for (c, row) in c.iter().zip(rows) {
-                match row {
-                    Piece::Plain(row) => add_plain(std::slice::from_ref(c), &[row], out, mode),
-                    Piece::Bf16(row) => {
-                        let mut wide = [T::ZERO; TILE];
-                        wide.iter_mut().zip(*row).for_each(|(wide, v)| *wide = T::from_f64(v.to_f64()));
-                        add_plain(std::slice::from_ref(c), &[&wide[..row.len()]], out, mode);
-                    }
-                }
-                mode = Accumulate::Add;
+    // No group has more rows; the rest of the array is never read.
+    let mut plain = [&[][..]; GROUP];
+    let mut n_plain = 0;
+    for (plain, row) in plain.iter_mut().zip(rows) {
+        if let Piece::Plain(row) = row {
+            (*plain, n_plain) = (*row, n_plain + 1);
+        }
+    }
+    if n_plain == rows.len() {
+        return add_plain(c, &plain[..n_plain], out, mode);
+    }
+    let mut mode = mode;
+    for (c, row) in c.iter().zip(rows) {
+        match row {
+            Piece::Plain(row) => add_plain(std::slice::from_ref(c), &[row], out, mode),
+            Piece::Bf16(row) => {
+                let mut wide = [T::ZERO; TILE];
+                wide.iter_mut().zip(*row).for_each(|(wide, v)| *wide = T::from_f64(v.to_f64()));
+                add_plain(std::slice::from_ref(c), &[&wide[..row.len()]], out, mode);
             }
         }
+        mode = Accumulate::Add;
     }
 }
 

@@ -1,5 +1,6 @@
 //! Elements moved, not changed: layouts of images, flatten, concatenation along the last axis.
 
+mod transpose;
 #[cfg(feature = "cuda")]
 mod cuda;
 
@@ -7,9 +8,6 @@ use crate::check::{n_elements, shape_error};
 use crate::error::{Result, check_len};
 use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::parallel::{CHUNK, for_each_chunk_mut};
-
-/// Side of the square that a transposition moves at once, so that both sides of it stay in L1.
-const BLOCK: usize = 16;
 
 /// `[n, c, h, w]` to `[n, h, w, c]`.
 ///
@@ -27,7 +25,7 @@ const BLOCK: usize = 16;
 /// # Ok::<(), landscape_kernels::Error>(())
 /// ```
 pub fn nchw_to_nhwc<T: Real>(n: usize, c: usize, h: usize, w: usize, x: View<'_, T>, y: ViewMut<'_, T>) -> Result<()> {
-    transpose("nchw_to_nhwc", [n, c, h, w], Channels::First, x, y, Accumulate::Overwrite)
+    transpose_images("nchw_to_nhwc", [n, c, h, w], Channels::First, x, y, Accumulate::Overwrite)
 }
 
 /// `[n, h, w, c]` to `[n, c, h, w]`.
@@ -38,7 +36,7 @@ pub fn nchw_to_nhwc<T: Real>(n: usize, c: usize, h: usize, w: usize, x: View<'_,
 /// # Errors
 /// As [`nchw_to_nhwc`].
 pub fn nhwc_to_nchw<T: Real>(n: usize, c: usize, h: usize, w: usize, x: View<'_, T>, y: ViewMut<'_, T>) -> Result<()> {
-    transpose("nhwc_to_nchw", [n, c, h, w], Channels::Last, x, y, Accumulate::Overwrite)
+    transpose_images("nhwc_to_nchw", [n, c, h, w], Channels::Last, x, y, Accumulate::Overwrite)
 }
 
 /// An image to features in PyTorch's order: `[n, h, w, c]` to `[n, c·h·w]` with c outermost.
@@ -49,7 +47,7 @@ pub fn nhwc_to_nchw<T: Real>(n: usize, c: usize, h: usize, w: usize, x: View<'_,
 /// # Errors
 /// As [`nchw_to_nhwc`].
 pub fn flatten_forward<T: Real>(n: usize, c: usize, h: usize, w: usize, x: View<'_, T>, y: ViewMut<'_, T>) -> Result<()> {
-    transpose("flatten_forward", [n, c, h, w], Channels::Last, x, y, Accumulate::Overwrite)
+    transpose_images("flatten_forward", [n, c, h, w], Channels::Last, x, y, Accumulate::Overwrite)
 }
 
 /// The gradient of [`flatten_forward`]: `[n, c·h·w]` back to `[n, h, w, c]`.
@@ -68,7 +66,7 @@ pub fn flatten_backward<T: Real>(
     dx: ViewMut<'_, T>,
     mode: Accumulate,
 ) -> Result<()> {
-    transpose("flatten_backward", [n, c, h, w], Channels::First, dy, dx, mode)
+    transpose_images("flatten_backward", [n, c, h, w], Channels::First, dy, dx, mode)
 }
 
 /// Rows of several matrices side by side: y_i = (x⁰_i, x¹_i, …). Channels last, this concatenates channels.
@@ -171,7 +169,7 @@ enum Channels {
     Last,
 }
 
-fn transpose<T: Real>(
+fn transpose_images<T: Real>(
     op: &'static str,
     [n, c, h, w]: [usize; 4],
     source: Channels,
@@ -193,35 +191,9 @@ fn transpose<T: Real>(
     on_device!(op, [x, y], gpu => cuda::transpose(gpu, [n, n_rows, n_columns], x, y, mode));
     let x = x.host();
     for_each_chunk_mut(y.host(), n_rows * n_columns, |idx, y| {
-        transpose_matrix(n_rows, n_columns, &x[idx * n_rows * n_columns..][..n_rows * n_columns], y, mode);
+        transpose::transpose(n_rows, n_columns, &x[idx * n_rows * n_columns..][..n_rows * n_columns], y, mode);
     });
     Ok(())
-}
-
-/// The transpose of `x` `[n_rows, n_columns]`, in squares.
-fn transpose_matrix<T: Real>(n_rows: usize, n_columns: usize, x: &[T], y: &mut [T], mode: Accumulate) {
-    if n_rows == 1 || n_columns == 1 {
-        match mode {
-            Accumulate::Overwrite => y.copy_from_slice(x),
-            Accumulate::Add => y.iter_mut().zip(x).for_each(|(y, &x)| *y += x),
-        }
-        return;
-    }
-    for first_row in (0..n_rows).step_by(BLOCK) {
-        let rows = first_row..(first_row + BLOCK).min(n_rows);
-        for first_column in (0..n_columns).step_by(BLOCK) {
-            for column in first_column..(first_column + BLOCK).min(n_columns) {
-                let out = &mut y[column * n_rows..][rows.clone()];
-                for (out, row) in out.iter_mut().zip(rows.clone()) {
-                    let value = x[row * n_columns + column];
-                    *out = match mode {
-                        Accumulate::Overwrite => value,
-                        Accumulate::Add => *out + value,
-                    };
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -131,22 +131,22 @@ macro_rules! multiversion {
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
             #[allow(clippy::too_many_arguments)]
             fn avx512<$t: $crate::memory::Real>($($arg: $ty),*) $(-> $ret)? {
-                body($($arg),*)
+                body::<$t>($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             #[allow(clippy::too_many_arguments)]
             fn avx2<$t: $crate::memory::Real>($($arg: $ty),*) $(-> $ret)? {
-                body($($arg),*)
+                body::<$t>($($arg),*)
             }
             match $crate::simd::level() {
                 // SAFETY: the level says that the processor has these instructions.
                 #[cfg(target_arch = "x86_64")]
-                $crate::simd::Level::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::simd::Level::Avx512 => unsafe { avx512::<$t>($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::simd::Level::Avx2 => unsafe { avx2($($arg),*) },
-                _ => body($($arg),*),
+                $crate::simd::Level::Avx2 => unsafe { avx2::<$t>($($arg),*) },
+                _ => body::<$t>($($arg),*),
             }
         }
     };

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::forward::Run;
 use crate::fuse::{FusedStep, Work};
 use crate::norm::Norms;
-use crate::plan::GradientWrite;
+use crate::plan::{Finished, GradientWrite};
 use crate::step::Step;
 use landscape_core::{Flat, Norm};
 use landscape_graph::Op;
@@ -59,7 +59,7 @@ impl<T: Real> Run<'_, T> {
             (Work::Norm | Work::Lazy, &Op::BatchNorm { eps, .. }) => return self.norm_backward(idx, eps, norm, norms, target, arena),
             _ => {}
         }
-        if fused.activation == Activation::Relu && !self.plan.finished[idx] {
+        if fused.activation == Activation::Relu && self.plan.finished[idx] == Finished::No {
             self.gate(fused, arena)?;
         }
         if step.has_parameters() {
@@ -125,7 +125,7 @@ impl<T: Real> Run<'_, T> {
         GradientEpilogue { x, mean, gate, sums: sums.view_mut(), products: products.view_mut() }
     }
 
-    /// The input gradient of a convolution that ends with the gate and the sums of the step before it.
+    /// The input gradient that ends with the gate of the step before it: of a convolution, with its sums as well.
     fn finished_input_gradient(
         &self,
         idx: usize,
@@ -136,8 +136,13 @@ impl<T: Real> Run<'_, T> {
         arena: &mut Arena<T>,
     ) -> Result<()> {
         let fused = &self.plan.steps[idx];
-        let shape = conv2d_shape(self.program, &self.program.steps[fused.node], self.n).expect("only convolutions finish gradients");
+        let step = &self.program.steps[fused.node];
         let dy = self.gradient(&arena.slots, fused.out);
+        let Some(shape) = conv2d_shape(self.program, step, self.n) else {
+            let weight = self.weights.weight(step).expect("a linear layer has a weight");
+            let below = self.activation(&arena.slots, self.plan.steps[finished].out);
+            return Ok(linear::backward_input_relu(&linear_shape(self.program, step, self.n), weight, dy, below, dx)?);
+        };
         let epilogue = self.epilogue(finished, norms, &arena.slots, &arena.zeros, &mut arena.sums[finished]);
         let packed = self.weights.packed(fused.node);
         Ok(conv2d::backward_input_fused(&shape, packed, dy, dx, mode, Some(epilogue), arena.scratch.view_mut())?)
@@ -158,7 +163,7 @@ impl<T: Real> Run<'_, T> {
         let shape = norm_shape(step, self.n);
         let (slot, len) = (self.plan.gradient[fused.out].expect("the plan gives every node that learns a gradient"), self.len(fused.out));
         let mut memory = arena.slots.take(slot);
-        if !self.plan.finished[idx] {
+        if self.plan.finished[idx] == Finished::No {
             let epilogue = self.epilogue(idx, norms, &arena.slots, &arena.zeros, &mut arena.sums[idx]);
             batch_norm::gate_and_sum(&shape, memory.view_mut().slice(0..len), epilogue)?;
         }
@@ -211,7 +216,7 @@ impl<T: Real> Run<'_, T> {
         let (dy, mode) = (self.gradient(slots, fused.out), target.mode);
         let (dweight, mut dbias) = target.of(step);
         let dweight = dweight.expect("a layer with parameters has a weight");
-        if self.plan.finished[idx]
+        if self.plan.finished[idx] == Finished::Summed
             && let Some(dbias) = dbias.take()
         {
             reduce::store_sums(sums[idx][0].view(), dbias, mode)?;

@@ -8,7 +8,7 @@ use crate::forward::Run;
 use crate::fuse::Work;
 use crate::norm::{NormRule, Norms, Report};
 use crate::pack::Weights;
-use crate::plan::{Plan, Plans};
+use crate::plan::{Finished, Plan, Plans};
 use crate::refresh::Moments;
 use crate::staging::Staged;
 use crate::step::Program;
@@ -416,7 +416,7 @@ impl<T: Real> Executor<T> {
             return seed(run.activation(&self.arena.slots, last), memory.view_mut());
         };
         let sums_len = |idx: usize| match (plan.steps[idx].work, plan.finished[idx]) {
-            (Work::Norm | Work::Lazy, _) | (_, true) => shared.program.steps[plan.steps[idx].node].shape[0],
+            (Work::Norm | Work::Lazy, _) | (_, Finished::Summed) => shared.program.steps[plan.steps[idx].node].shape[0],
             _ => 0,
         };
         self.arena.grow_sums((0..plan.steps.len()).map(sums_len));

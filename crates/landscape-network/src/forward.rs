@@ -113,7 +113,7 @@ impl<T: Real> Run<'_, T> {
         &self,
         fused: &FusedStep,
         step: &Step,
-        mut y: ViewMut<'_, T>,
+        y: ViewMut<'_, T>,
         norms: &mut Norms<T>,
         rule: &dyn Fn(usize) -> NormRule,
         arena: &mut Arena<T>,
@@ -122,11 +122,8 @@ impl<T: Real> Run<'_, T> {
         let Some(shape) = conv2d_shape(self.program, step, self.n) else {
             let weight = self.weights.weight(step).expect("a linear layer has a weight");
             let x = self.activation(slots, step.inputs[0]);
-            linear::forward(&linear_shape(self.program, step, self.n), x, weight, self.weights.bias(step), y.reborrow())?;
-            if fused.activation == Activation::Relu {
-                activation::relu_in_place(y);
-            }
-            return Ok(());
+            let (shape, bias) = (linear_shape(self.program, step, self.n), self.weights.bias(step));
+            return Ok(linear::forward_fused(&shape, x, weight, bias, fused.activation, y)?);
         };
         let packed = self.weights.packed(fused.node);
         let statistics = match fused.work {

@@ -3,7 +3,7 @@
 
 use crate::executor::Executor;
 use crate::fuse::FusedStep;
-use crate::plan::{GradientWrite, Plan, Plans};
+use crate::plan::{Finished, GradientWrite, Plan, Plans};
 use crate::step::Program;
 use landscape_core::{Flat, Norm, Pass, Seed};
 use landscape_graph::{Bias, Conv2d, Gelu, Graph, GraphBuilder, NodeId, Op};
@@ -37,7 +37,7 @@ fn plan(program: &Program) -> Plan {
         steps: (0..n).map(FusedStep::of_node).collect(),
         lazy: vec![None; n],
         finishes: vec![None; n],
-        finished: vec![false; n],
+        finished: vec![Finished::No; n],
         activation: (0..n).collect(),
         learns,
         gradient: (n..2 * n).map(Some).collect(),
@@ -83,6 +83,27 @@ fn network(choices: &[(u8, usize, usize)]) -> Graph {
     let x = if loose.len() > 1 { b.concat("all", &loose).unwrap() } else { loose[0] };
     let x = b.flatten("flatten", x).unwrap();
     let x = b.linear("fc", x, 3, Bias::On).unwrap();
+    b.finish(x).unwrap()
+}
+
+/// A network of random ops on features, each of the latest node; a sum is with one that stands so many nodes before it.
+fn features(choices: &[(u8, usize)]) -> Graph {
+    let mut b = GraphBuilder::new([32]);
+    let mut nodes = vec![b.linear("first", b.input(), 7, Bias::On).unwrap()];
+    for (idx, &(op, back)) in choices.iter().enumerate() {
+        let x = nodes[nodes.len() - 1];
+        let name = format!("node{idx}");
+        nodes.push(match op {
+            0 => b.linear(&name, x, 7, Bias::Off).unwrap(),
+            1..=2 => b.linear(&name, x, 7, Bias::On).unwrap(),
+            3..=5 => b.relu(&name, x).unwrap(),
+            6 => b.dropout(&name, x, 0.4).unwrap(),
+            7 => b.gelu(&name, x, Gelu::Tanh).unwrap(),
+            8 => b.batch_norm(&name, x).unwrap(),
+            _ => b.add(&name, x, nodes[nodes.len() - 1 - back % nodes.len()]).unwrap(),
+        });
+    }
+    let x = b.linear("fc", nodes[nodes.len() - 1], 3, Bias::On).unwrap();
     b.finish(x).unwrap()
 }
 
@@ -132,6 +153,32 @@ proptest! {
         stored in any::<bool>(),
     ) {
         let graph = Arc::new(network(&chained(&choices)));
+        let norm = if stored { Norm::Stored } else { Norm::Batch };
+        let fused = results::<f64>(&mut Executor::with_plans(graph.clone(), &Device::Cpu, Plans::fused).unwrap(), norm);
+        let naive = results::<f64>(&mut Executor::with_plans(graph.clone(), &Device::Cpu, plans).unwrap(), norm);
+        let size = naive.iter().fold(1.0, |size: f64, v| size.max(v.abs()));
+        for (idx, (fused, naive)) in fused.iter().zip(&naive).enumerate() {
+            prop_assert!((fused - naive).abs() <= 1e-10 * size, "number {}: {} against {} in {}", idx, fused, naive, graph.to_json());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    /// Linear layers with their relus, and gradients that end with the gate below: where no sum is taken in another order, bit for bit.
+    #[test]
+    fn fused_linear_layers_change_no_bit(ops in prop::collection::vec(0u8..8, 1..14)) {
+        let chain: Vec<(u8, usize)> = ops.into_iter().map(|op| (op, 0)).collect();
+        let graph = Arc::new(features(&chain));
+        let fused = results::<f32>(&mut Executor::with_plans(graph.clone(), &Device::Cpu, Plans::fused).unwrap(), Norm::Batch);
+        let naive = results::<f32>(&mut Executor::with_plans(graph.clone(), &Device::Cpu, plans).unwrap(), Norm::Batch);
+        prop_assert_eq!(bits(&fused), bits(&naive), "{}", graph.to_json());
+    }
+
+    #[test]
+    fn fused_features_change_only_roundings(choices in prop::collection::vec((0u8..11, 0usize..4), 1..16), stored in any::<bool>()) {
+        let graph = Arc::new(features(&choices));
         let norm = if stored { Norm::Stored } else { Norm::Batch };
         let fused = results::<f64>(&mut Executor::with_plans(graph.clone(), &Device::Cpu, Plans::fused).unwrap(), norm);
         let naive = results::<f64>(&mut Executor::with_plans(graph.clone(), &Device::Cpu, plans).unwrap(), norm);

@@ -27,6 +27,17 @@ pub(crate) enum GradientWrite {
     Shared,
 }
 
+/// What the last step to write a gradient does to it for the step whose result's it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Finished {
+    /// Nothing.
+    No,
+    /// A linear layer has let it through the relu.
+    Gated,
+    /// A convolution has let it through the relu, if there is one, and added it up.
+    Summed,
+}
+
 /// A place for activations and gradients.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -42,10 +53,10 @@ pub(crate) struct Plan {
     pub gradient: Vec<Option<usize>>,
     /// Per step and node that it reads, what the reverse step does.
     pub writes: Vec<Vec<GradientWrite>>,
-    /// Per step, the earlier step whose gate and sums its input gradient ends with.
+    /// Per step, the earlier step whose gate, and sums, its input gradient ends with.
     pub finishes: Vec<Option<usize>>,
-    /// Per step, whether a later one has done that to its gradient.
-    pub finished: Vec<bool>,
+    /// Per step, what a later one has done to its gradient.
+    pub finished: Vec<Finished>,
     /// Which index memory a max pooling writes to.
     pub argmax: Vec<Option<usize>>,
     /// Indices per example that each index memory holds.
@@ -147,7 +158,7 @@ impl Plan {
             gradient: vec![None; n_nodes],
             writes: vec![Vec::new(); steps.len()],
             finishes: vec![None; steps.len()],
-            finished: vec![false; steps.len()],
+            finished: vec![Finished::No; steps.len()],
             argmax,
             argmax_sizes: longest.into_iter().collect(),
             slot_sizes,
@@ -218,20 +229,14 @@ impl Plan {
             }
             writes[idx].extend(of_residual);
         }
-        let (mut finishes, mut finished) = (vec![None; n_steps], vec![false; n_steps]);
+        let (mut finishes, mut finished) = (vec![None; n_steps], vec![Finished::No; n_steps]);
         for (idx, step) in steps.iter().enumerate() {
-            let wants_sums = match step.work {
-                Work::Norm | Work::Lazy => true,
-                Work::Product { .. } => step.activation == Activation::Relu,
-                Work::Node | Work::Folded { .. } => false,
+            let Some((writer, GradientWrite::Compute(mode))) = last_writer[step.out] else {
+                continue;
             };
-            if let Some((writer, GradientWrite::Compute(_))) = last_writer[step.out]
-                && wants_sums
-                && matches!(steps[writer].work, Work::Product { .. })
-                && matches!(program.steps[steps[writer].node].op, Op::Conv2d { .. })
-            {
+            finished[idx] = finished_by(program, &steps[writer], mode, step);
+            if finished[idx] != Finished::No {
                 finishes[writer] = Some(idx);
-                finished[idx] = true;
             }
         }
         let (slots, slot_sizes) = assign(&values);
@@ -260,6 +265,17 @@ impl Plan {
     /// The node whose stored activation stands for `node`: itself, or what a batch norm that is applied by its readers reads.
     pub fn stored(&self, program: &Program, node: usize) -> usize {
         stored(program, &self.steps, &self.lazy, node)
+    }
+}
+
+/// What `writer`, the last to write the gradient of what `step` yields, can do to it on the way.
+fn finished_by(program: &Program, writer: &FusedStep, mode: Accumulate, step: &FusedStep) -> Finished {
+    let gates = step.activation == Activation::Relu;
+    match (step.work, writer.work, &program.steps[writer.node].op) {
+        (Work::Norm | Work::Lazy, Work::Product { .. }, Op::Conv2d { .. }) => Finished::Summed,
+        (Work::Product { .. }, Work::Product { .. }, Op::Conv2d { .. }) if gates => Finished::Summed,
+        (Work::Product { .. }, Work::Product { .. }, Op::Linear { .. }) if gates && mode == Accumulate::Overwrite => Finished::Gated,
+        _ => Finished::No,
     }
 }
 
@@ -410,6 +426,24 @@ mod tests {
         assert_eq!(plan.gradient[2], plan.gradient[3]);
         assert_ne!(plan.gradient[1], plan.gradient[3]);
         assert_eq!(plan.gradient[0], None);
+    }
+
+    #[test]
+    fn a_linear_layer_gates_the_gradient_of_the_relu_that_it_alone_reads() {
+        let mut b = GraphBuilder::new([4]);
+        let x = b.linear("fc1", b.input(), 4, Bias::On).unwrap();
+        let first = b.relu("relu1", x).unwrap();
+        let x = b.linear("fc2", first, 4, Bias::On).unwrap();
+        let second = b.relu("relu2", x).unwrap();
+        let x = b.linear("fc3", second, 4, Bias::On).unwrap();
+        // The first relu is read twice, so that the last writer of its gradient adds.
+        let x = b.add("add", x, first).unwrap();
+        let program = program(&b.finish(x).unwrap());
+        let plan = Plan::training(&program, Fusion::Lazy);
+        let described: Vec<_> = plan.steps.iter().zip(&plan.finished).map(|(step, how)| (&*program.steps[step.out].name, *how)).collect();
+        let not = |name| (name, Finished::No);
+        assert_eq!(described, [not("input"), not("relu1"), ("relu2", Finished::Gated), not("fc3"), not("add")]);
+        assert_eq!(plan.finishes, [None, None, None, Some(2), None]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::fuse::{Activation, Epilogue, Gate, GradientEpilogue, Prologue};
 use crate::memory::{Real, View};
-use crate::parallel::{CHUNK, for_each_chunk_mut};
+use crate::parallel::{CHUNK, for_each_chunk_mut, n_splits};
 use crate::reduce::{rows_per_wide_row, tile};
 use crate::simd::multiversion;
 use rayon::prelude::*;
@@ -103,55 +103,54 @@ fn fold_wide<'a>(channels: usize, parts: impl Iterator<Item = &'a [f64]>, out: &
     }
 }
 
-/// Mean, and sum of squared distances from it, of every channel over some rows.
+/// Sums of every channel over some rows about the first of them, in double precision: of the distances, and of their squares.
 pub(super) struct Moments {
-    n_rows: f64,
-    mean: Vec<f64>,
+    n_rows: usize,
+    /// The first row, repeated over a wide one, as the sums are.
+    shift: Vec<f64>,
+    sums: Vec<f64>,
     squares: Vec<f64>,
 }
 
 impl Moments {
-    /// Of the rows of `y`, of which there is at least one: sums about the first row, in double precision.
-    pub(super) fn of<T: Real>(channels: usize, y: &[T]) -> Self {
-        let shift: Vec<f64> = y[..channels].iter().map(|v| v.to_f64()).collect();
-        let wide = tile(&shift, rows_per_wide_row(channels));
-        let (mut sums, mut products) = (vec![0.0; wide.len()], vec![0.0; wide.len()]);
-        add_moments(y, &wide, &mut sums, &mut products);
-        let (mut mean, mut squares) = (vec![0.0; channels], vec![0.0; channels]);
-        fold_wide(channels, [&sums[..]].into_iter(), &mut mean);
-        fold_wide(channels, [&products[..]].into_iter(), &mut squares);
-        let n_rows = (y.len() / channels) as f64;
+    /// Of no rows yet; `first` is the one that distances are from.
+    fn about<T: Real>(first: &[T]) -> Self {
+        let mut shift = Vec::with_capacity(first.len() * rows_per_wide_row(first.len()));
+        for _ in 0..rows_per_wide_row(first.len()) {
+            shift.extend(first.iter().map(|v| v.to_f64()));
+        }
+        let zeros = || vec![0.0; shift.len()];
+        Moments { n_rows: 0, sums: zeros(), squares: zeros(), shift }
+    }
+
+    /// Adds the rows of `y`.
+    fn add<T: Real>(&mut self, channels: usize, y: &[T]) {
+        add_moments(y, &self.shift, &mut self.sums, &mut self.squares);
+        self.n_rows += y.len() / channels;
+    }
+
+    /// Mean and biased variance of all parts, merged in order (Chan, Golub and LeVeque 1983).
+    fn store_merged<T: Real>(parts: impl Iterator<Item = Moments>, mean: &mut [T], var: &mut [T]) {
+        let channels = mean.len();
+        let (mut all_rows, mut means, mut squares) = (0.0, vec![0.0; channels], vec![0.0; channels]);
+        let (mut part_means, mut part_squares) = (means.clone(), means.clone());
+        for part in parts {
+            fold_wide(channels, [&part.sums[..]].into_iter(), &mut part_means);
+            fold_wide(channels, [&part.squares[..]].into_iter(), &mut part_squares);
+            let n_rows = part.n_rows as f64;
+            let total = all_rows + n_rows;
+            for c in 0..channels {
+                let d = part_means[c] / n_rows;
+                let (part_mean, part_square) = (part.shift[c] + d, part_squares[c] - d * part_means[c]);
+                let d = part_mean - means[c];
+                means[c] += d * n_rows / total;
+                squares[c] += part_square + d * d * all_rows * n_rows / total;
+            }
+            all_rows = total;
+        }
         for c in 0..channels {
-            let d = mean[c] / n_rows;
-            squares[c] -= d * mean[c];
-            mean[c] = shift[c] + d;
-        }
-        Moments { n_rows, mean, squares }
-    }
-
-    /// Those of both sets of rows (Chan, Golub and LeVeque 1983).
-    fn merge(&mut self, other: &Moments) {
-        let n_rows = self.n_rows + other.n_rows;
-        for c in 0..self.mean.len() {
-            let d = other.mean[c] - self.mean[c];
-            self.mean[c] += d * other.n_rows / n_rows;
-            self.squares[c] += other.squares[c] + d * d * self.n_rows * other.n_rows / n_rows;
-        }
-        self.n_rows = n_rows;
-    }
-
-    /// Mean and biased variance of all parts, merged in order.
-    fn store_merged<T: Real>(mut parts: impl Iterator<Item = Moments>, mean: &mut [T], var: &mut [T]) {
-        let Some(mut all) = parts.next() else { return };
-        parts.for_each(|part| all.merge(&part));
-        all.store(mean, var);
-    }
-
-    /// Mean and biased variance.
-    fn store<T: Real>(&self, mean: &mut [T], var: &mut [T]) {
-        for c in 0..self.mean.len() {
-            mean[c] = T::from_f64(self.mean[c]);
-            let v = self.squares[c] / self.n_rows;
+            mean[c] = T::from_f64(means[c]);
+            let v = squares[c] / all_rows;
             // Rounding may leave a tiny negative number; NaN must stay NaN, which `f64::max` would lose.
             var[c] = T::from_f64(if v < 0.0 { 0.0 } else { v });
         }
@@ -164,23 +163,23 @@ pub(super) fn normalize_all<T: Real>(normalizer: &Normalizer<T>, channels: usize
     for_each_chunk_mut(out, chunk, |idx, out| normalizer.apply(&x[idx * chunk..idx * chunk + out.len()], out));
 }
 
-/// What is to be done to every part of a result as soon as it is there, and its place; whole rows of channels.
-pub(super) type Each<'a, T, R> = &'a (dyn Fn(usize, &mut [T]) -> R + Sync);
+/// What is to be done to every part of a result as soon as it is there, given what was gathered from the parts before it and its place;
+/// whole rows of channels.
+pub(super) type Each<'a, T, R> = &'a (dyn Fn(&mut R, usize, &mut [T]) + Sync);
 
-/// Computes y by `run`, which calls what it is given for all parts of y and returns the answers in order.
+/// Computes y by `run`, which calls what it is given for all parts of y and returns what was gathered, in order.
 pub(super) fn with_epilogue<T: Real>(
     channels: usize,
     epilogue: Epilogue<'_, T>,
     run: impl FnOnce(Each<'_, T, Option<Moments>>) -> Vec<Option<Moments>>,
 ) {
     match epilogue {
-        Epilogue::None => drop(run(&|_, _| None)),
-        Epilogue::Pointwise { residual, activation } => drop(run(&|start, y| {
+        Epilogue::None => drop(run(&|_, _, _| ())),
+        Epilogue::Pointwise { residual, activation } => drop(run(&|_, start, y| {
             finish(residual.map(|r| &r.host()[start..start + y.len()]), activation, y);
-            None
         })),
         Epilogue::Statistics { mean, var } => {
-            let parts = run(&|_, y| Some(Moments::of(channels, y)));
+            let parts = run(&|moments, _, y| moments.get_or_insert_with(|| Moments::about(&y[..channels])).add(channels, y));
             Moments::store_merged(parts.into_iter().flatten(), mean.host(), var.host());
         }
     }
@@ -193,25 +192,34 @@ pub(super) fn with_gradient_epilogue<T: Real>(
     run: impl FnOnce(Each<'_, T, Vec<f64>>) -> Vec<Vec<f64>>,
 ) {
     let Some(epilogue) = epilogue else {
-        run(&|_, _| Vec::new());
+        run(&|_, _, _| ());
         return;
     };
     let gater = Gater::new(&epilogue);
     let width = gater.width();
-    let parts = run(&|start, dx| {
-        let mut both = vec![0.0; 2 * width];
+    let parts = run(&|both, start, dx| {
+        both.resize(2 * width, 0.0);
         let (sums, products) = both.split_at_mut(width);
         gater.apply(start, dx, sums, products);
-        both
     });
-    fold_wide(channels, parts.iter().map(|p| &p[..width]), epilogue.sums.host());
-    fold_wide(channels, parts.iter().map(|p| &p[width..]), epilogue.products.host());
+    let parts = || parts.iter().filter(|part| !part.is_empty());
+    fold_wide(channels, parts().map(|p| &p[..width]), epilogue.sums.host());
+    fold_wide(channels, parts().map(|p| &p[width..]), epilogue.products.host());
 }
 
-/// Calls `each` for all parts of a whole result.
-pub(super) fn for_all_parts<T: Real, R: Send>(channels: usize, y: &mut [T], each: Each<'_, T, R>) -> Vec<R> {
+/// Calls `each` for all parts of a whole result, which are dealt to a few tasks; what each of these gathered.
+pub(super) fn for_all_parts<T: Real, R: Default + Send>(channels: usize, y: &mut [T], each: Each<'_, T, R>) -> Vec<R> {
     let chunk = whole_rows(channels);
-    y.par_chunks_mut(chunk).enumerate().map(|(idx, y)| each(idx * chunk, y)).collect()
+    let n_chunks = y.len().div_ceil(chunk);
+    let chunks_per_task = n_chunks.div_ceil(n_splits(n_chunks, 1)).max(1);
+    let task = |(idx, y): (usize, &mut [T])| {
+        let mut gathered = R::default();
+        for (part, y) in y.chunks_mut(chunk).enumerate() {
+            each(&mut gathered, (idx * chunks_per_task + part) * chunk, y);
+        }
+        gathered
+    };
+    y.par_chunks_mut(chunks_per_task * chunk).enumerate().map(task).collect()
 }
 
 /// Elements of whole rows that make one task.

@@ -156,10 +156,11 @@ fn columns_and_direct_kernel_agree() {
         column::forward(&s, &x, None, &packed, Some(&b), &mut y, Accumulate::Overwrite, &mut scratch(&s));
         let weights = direct::Weights::Packed(&packed[..]);
         let call = direct::Forward { s: &s, x: &x, normalizer: None, weights, bias: Some(&b), mode: Accumulate::Overwrite };
-        let starts = direct::forward(&call, &mut y_direct, &mut scratch(&s), |start, y| (start, y.len()));
+        let note = |starts: &mut Vec<_>, start, y: &mut [f32]| starts.push((start, y.len()));
+        let starts = direct::forward(&call, &mut y_direct, &mut scratch(&s), note);
         assert_close(&y_direct, &y, 500.0);
         // Every part of the result is seen once, in order.
-        assert_eq!(starts.iter().fold(0, |end, &(start, len)| if start == end { start + len } else { usize::MAX }), y.len());
+        assert_eq!(starts.iter().flatten().fold(0, |end, &(start, len)| if start == end { start + len } else { usize::MAX }), y.len());
         let [mut dw, mut dw_direct] = [(); 2].map(|()| vec![0.5; s.weight_len()]);
         column::backward_weight(&s, &x, None, &g, &mut dw, &mut scratch(&s));
         direct::backward_weight(&direct::BackwardWeight { s: &s, x: &x, normalizer: None, dy: &g }, &mut dw_direct, &mut scratch(&s));

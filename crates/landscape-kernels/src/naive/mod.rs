@@ -12,3 +12,5 @@ pub(crate) mod shape;
 pub(crate) mod loss;
 pub(crate) mod blend;
 pub(crate) mod step;
+
+mod levels;

@@ -2,7 +2,7 @@
 
 use super::PoolShape;
 use crate::memory::{Accumulate, Real};
-use crate::parallel::for_each_chunk_mut;
+use crate::parallel::{for_each_chunk_mut, n_splits};
 use crate::simd::multiversion;
 use std::ops::Range;
 
@@ -58,17 +58,16 @@ impl Divisor {
 /// Means over the windows of every image, summed in double precision.
 pub(super) fn mean_forward<T: Real>(windows: &Windows, divisor: Divisor, in_size: [usize; 2], channels: usize, x: &[T], y: &mut [T]) {
     let (in_len, out_len) = image_lengths(windows, in_size, channels);
-    for_each_chunk_mut(y, out_len, |image, y| {
+    for_each_image(y, out_len, vec![0.0; channels], |image, y, sums| {
         let x = &x[image * in_len..][..in_len];
-        let mut sums = vec![0.0; channels];
         windows.for_each(|pixel, rows, columns| {
             sums.fill(0.0);
             for row in rows.clone() {
                 let start = (row * in_size[1] + columns.start) * channels;
-                add_pixels(&x[start..start + columns.len() * channels], &mut sums);
+                add_pixels(&x[start..start + columns.len() * channels], sums);
             }
             let divisor = divisor.of(rows, columns);
-            for (y, sum) in y[pixel * channels..][..channels].iter_mut().zip(&sums) {
+            for (y, sum) in y[pixel * channels..][..channels].iter_mut().zip(sums.iter()) {
                 *y = T::from_f64(sum / divisor);
             }
         });
@@ -86,12 +85,11 @@ pub(super) fn mean_backward<T: Real>(
     mode: Accumulate,
 ) {
     let (in_len, out_len) = image_lengths(windows, in_size, channels);
-    for_each_chunk_mut(dx, in_len, |image, dx| {
+    for_each_image(dx, in_len, vec![T::ZERO; channels], |image, dx, shares| {
         let dy = &dy[image * out_len..][..out_len];
         if mode == Accumulate::Overwrite {
             dx.fill(T::ZERO);
         }
-        let mut shares = vec![T::ZERO; channels];
         windows.for_each(|pixel, rows, columns| {
             let divisor = T::from_f64(divisor.of(rows, columns));
             for (share, &dy) in shares.iter_mut().zip(&dy[pixel * channels..][..channels]) {
@@ -99,9 +97,19 @@ pub(super) fn mean_backward<T: Real>(
             }
             for row in rows.clone() {
                 let start = (row * in_size[1] + columns.start) * channels;
-                add_share(&shares, &mut dx[start..start + columns.len() * channels]);
+                add_share(shares, &mut dx[start..start + columns.len() * channels]);
             }
         });
+    });
+}
+
+/// Calls `f(image, its elements, memory)` for every image of `len` elements, dealt to a few tasks with a memory each.
+fn for_each_image<T: Send, M: Clone + Send + Sync>(all: &mut [T], len: usize, memory: M, f: impl Fn(usize, &mut [T], &mut M) + Sync + Send) {
+    let n_images = all.len() / len;
+    let per_task = n_images.div_ceil(n_splits(n_images, 1)).max(1);
+    for_each_chunk_mut(all, per_task * len, |task, images| {
+        let mut memory = memory.clone();
+        images.chunks_exact_mut(len).enumerate().for_each(|(idx, image)| f(task * per_task + idx, image, &mut memory));
     });
 }
 

@@ -71,13 +71,13 @@ pub(super) struct Forward<'a, T> {
     pub(super) mode: Accumulate,
 }
 
-/// y = x ∗ w + bias, or y += x ∗ w; then `part` of every group of whole images of y, with the place of its first element. Returns what
-/// `part` did, in order.
-pub(super) fn forward<T: Real, R: Send>(
+/// y = x ∗ w + bias, or y += x ∗ w; then `part` of every group of whole images of y, with the place of its first element and what `part`
+/// gathered from the groups of the same task before. Returns what the tasks gathered, in order.
+pub(super) fn forward<T: Real, R: Default + Send>(
     call: &Forward<'_, T>,
     y: &mut [T],
     scratch: &mut [T],
-    part: impl Fn(usize, &mut [T]) -> R + Sync,
+    part: impl Fn(&mut R, usize, &mut [T]) + Sync,
 ) -> Vec<R> {
     let s = call.s;
     if s.n == 0 {
@@ -118,12 +118,12 @@ pub(super) fn forward<T: Real, R: Send>(
         rest = behind;
         tasks.push((groups, y));
     }
-    let done: Vec<Vec<R>> = tasks
+    tasks
         .into_par_iter()
         .map(|(groups, mut y)| {
             let copy = take(&copies);
             let (mut border, mut filled) = (Border::Missing, 0);
-            let mut done = Vec::with_capacity(groups.len());
+            let mut gathered = R::default();
             for group in groups {
                 let images = geometry.images_of(s, group);
                 let (out, behind) = std::mem::take(&mut y).split_at_mut(images.len() * image_out);
@@ -154,13 +154,12 @@ pub(super) fn forward<T: Real, R: Send>(
                     );
                     k_before += s.n_taps() * block.len();
                 }
-                done.push(part(images.start * image_out, out));
+                part(&mut gathered, images.start * image_out, out);
             }
             give_back(&copies, copy);
-            done
+            gathered
         })
-        .collect();
-    done.into_iter().flatten().collect()
+        .collect()
 }
 
 /// A weight gradient; `T` must be `f32`, the shape one that [`fits`].
