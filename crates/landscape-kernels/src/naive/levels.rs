@@ -54,7 +54,8 @@ fn finish<T: Real>(terms: &[T], start: &[T], mode: Accumulate) -> Vec<T> {
 
 fn pointwise<T: Real>(table: &mut Table<T>) {
     let n = 4099;
-    let (x, dy, start) = (values::<T>(n, 1).into_iter().map(|v| v * T::from_f64(6.0)).collect::<Vec<_>>(), values::<T>(n, 2), values::<T>(n, 3));
+    let (x, dy, start) =
+        (values::<T>(n, 1).into_iter().map(|v| v * T::from_f64(6.0)).collect::<Vec<_>>(), values::<T>(n, 2), values::<T>(n, 3));
     let y = into(&start, |y| activation::relu_forward((&x).into(), y.into()).unwrap());
     table.add("relu", y.clone(), naive_activation::relu(&x), 0.0);
     table.add("relu in place", into(&x, |x| activation::relu_in_place(x.into())), naive_activation::relu(&x), 0.0);
@@ -64,7 +65,12 @@ fn pointwise<T: Real>(table: &mut Table<T>) {
     table.add("add", into(&start, |y| activation::add((&x).into(), (&dy).into(), y.into()).unwrap()), sum.clone(), 0.0);
     table.add("accumulate", into(&x, |into| activation::accumulate((&dy).into(), into.into()).unwrap()), sum, 0.0);
     let mask = DropoutMask { p: 0.3, seed: 5, first_idx: 17 };
-    table.add("dropout", into(&start, |y| dropout::forward(&mask, (&x).into(), y.into()).unwrap()), naive_dropout::apply(&mask, &x, None), 0.0);
+    table.add(
+        "dropout",
+        into(&start, |y| dropout::forward(&mask, (&x).into(), y.into()).unwrap()),
+        naive_dropout::apply(&mask, &x, None),
+        0.0,
+    );
     table.add("dropout in place", into(&x, |x| dropout::in_place(&mask, x.into()).unwrap()), naive_dropout::apply(&mask, &x, None), 0.0);
     for kind in [Gelu::Erf, Gelu::Tanh] {
         let y = into(&start, |y| activation::gelu_forward(kind, (&x).into(), y.into()).unwrap());
@@ -124,11 +130,17 @@ fn normalisation<T: Real>(table: &mut Table<T>, channels: usize) {
                 let (mean, var, weight) = ((&mean).into(), (&var).into(), Some((&weight).into()));
                 let (dweight, dbias) = (Some((&mut dweight).into()), Some((&mut dbias).into()));
                 let backward = if through == Through::Batch { batch_norm::backward_batch } else { batch_norm::backward_stored };
-                backward(&s, (&x).into(), mean, var, EPS, weight, (&dy).into(), dx.into(), mode, dweight, dbias, Accumulate::Overwrite).unwrap();
+                backward(&s, (&x).into(), mean, var, EPS, weight, (&dy).into(), dx.into(), mode, dweight, dbias, Accumulate::Overwrite)
+                    .unwrap();
             });
             let expected: Vec<T> = dx64.iter().map(|&v| T::from_f64(v)).collect();
             table.add(format!("norm backward {channels} {through:?} {mode:?}"), dx, finish(&expected, &start, mode), 64.0);
-            table.add_wide(format!("norm parameters {channels} {through:?}"), [dweight, dbias].concat(), [dweight64, dbias64].concat(), 256.0);
+            table.add_wide(
+                format!("norm parameters {channels} {through:?}"),
+                [dweight, dbias].concat(),
+                [dweight64, dbias64].concat(),
+                256.0,
+            );
         }
     }
     // The gate of a relu, the sums, and the input gradient in place: what a convolution does, and what follows it.
@@ -142,12 +154,26 @@ fn normalisation<T: Real>(table: &mut Table<T>, channels: usize) {
         batch_norm::gate_and_sum(&s, dx.into(), epilogue).unwrap();
         let (mean, var, weight) = ((&mean).into(), (&var).into(), Some((&weight).into()));
         batch_norm::backward_input(
-            &s, Through::Batch, (&x).into(), mean, var, EPS, weight, (&sums_of(&gated, channels)).into(),
-            (&products_of(&gated, &x64, &mean64)).into(), Incoming::InPlace, dx.into(),
+            &s,
+            Through::Batch,
+            (&x).into(),
+            mean,
+            var,
+            EPS,
+            weight,
+            (&sums_of(&gated, channels)).into(),
+            (&products_of(&gated, &x64, &mean64)).into(),
+            Incoming::InPlace,
+            dx.into(),
         )
         .unwrap();
     });
-    table.add_wide(format!("gated norm backward {channels}"), dx, naive_norm::backward_batch(&s, &x64, EPS, Some(&weight64), &gated)[0].clone(), 64.0);
+    table.add_wide(
+        format!("gated norm backward {channels}"),
+        dx,
+        naive_norm::backward_batch(&s, &x64, EPS, Some(&weight64), &gated)[0].clone(),
+        64.0,
+    );
     let expected = [sums_of(&gated, channels), products_of(&gated, &x64, &mean64)].concat();
     table.add_wide(format!("gate and sum {channels}"), [sums, products].concat().into_iter().map(T::from_f64).collect(), expected, 256.0);
 }
@@ -205,8 +231,18 @@ fn layouts<T: Real>(table: &mut Table<T>, channels: usize) {
         let last = naive_shape::nchw_to_nhwc(sizes, &x);
         let name = |op: &str| format!("{op} {sizes:?}");
         let start = values::<T>(x.len(), 2);
-        table.add(name("nchw_to_nhwc"), into(&start, |y| shape::nchw_to_nhwc(2, channels, h, w, (&x).into(), y.into()).unwrap()), last.clone(), 0.0);
-        table.add(name("nhwc_to_nchw"), into(&start, |y| shape::nhwc_to_nchw(2, channels, h, w, (&last).into(), y.into()).unwrap()), x.clone(), 0.0);
+        table.add(
+            name("nchw_to_nhwc"),
+            into(&start, |y| shape::nchw_to_nhwc(2, channels, h, w, (&x).into(), y.into()).unwrap()),
+            last.clone(),
+            0.0,
+        );
+        table.add(
+            name("nhwc_to_nchw"),
+            into(&start, |y| shape::nhwc_to_nchw(2, channels, h, w, (&last).into(), y.into()).unwrap()),
+            x.clone(),
+            0.0,
+        );
         for mode in MODES {
             let dx = into(&start, |dx| shape::flatten_backward(2, channels, h, w, (&x).into(), dx.into(), mode).unwrap());
             table.add(name("flatten backward"), dx, finish(&last, &start, mode), 0.0);

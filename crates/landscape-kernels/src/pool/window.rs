@@ -104,7 +104,12 @@ pub(super) fn mean_backward<T: Real>(
 }
 
 /// Calls `f(image, its elements, memory)` for every image of `len` elements, dealt to a few tasks with a memory each.
-fn for_each_image<T: Send, M: Clone + Send + Sync>(all: &mut [T], len: usize, memory: M, f: impl Fn(usize, &mut [T], &mut M) + Sync + Send) {
+fn for_each_image<T: Send, M: Clone + Send + Sync>(
+    all: &mut [T],
+    len: usize,
+    memory: M,
+    f: impl Fn(usize, &mut [T], &mut M) + Sync + Send,
+) {
     let n_images = all.len() / len;
     let per_task = n_images.div_ceil(n_splits(n_images, 1)).max(1);
     for_each_chunk_mut(all, per_task * len, |task, images| {
