@@ -22,6 +22,7 @@ pub mod cuda;
 mod no_cuda;
 
 mod check;
+mod pairs;
 #[macro_use]
 mod dispatch;
 #[cfg(test)]

@@ -24,6 +24,7 @@
 use super::direct;
 use super::shape::Conv2dShape;
 use crate::memory::Real;
+use crate::pairs;
 use crate::precision::Precision;
 use std::any::TypeId;
 
@@ -49,9 +50,10 @@ pub(super) fn kernel<T: Real>(s: &Conv2dShape) -> Kernel {
     }
 }
 
-/// Whether operands are rounded to bf16 before anything else, so that the kernels of `f32` compute on them.
+/// Whether operands are rounded to bf16 before anything else, so that the kernels of `f32` compute on them: where there are no kernels on
+/// pairs.
 pub(super) fn rounds_first(s: &Conv2dShape) -> bool {
-    s.precision == Precision::Bf16
+    s.precision == Precision::Bf16 && (s.is_depthwise() || !pairs::are_fast())
 }
 
 /// Whether the direct kernel computes this convolution in single precision.

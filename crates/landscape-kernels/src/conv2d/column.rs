@@ -4,7 +4,7 @@
 use super::rows::Normalizer;
 use super::shape::Conv2dShape;
 use super::{n_weight_partials, sum_partials};
-use crate::gemm::{Dims, Strides, gemm};
+use crate::gemm::{Dims, Strides, gemm_in};
 use crate::memory::{Accumulate, Real};
 use crate::parallel::{n_splits, split_range};
 use rayon::prelude::*;
@@ -87,7 +87,8 @@ pub(super) fn forward<T: Real>(
                 let a = columns_of(s, g, x, normalizer, rows.clone(), columns);
                 let b = &packed[g * s.k() * s.out_group()..];
                 let strides = Strides::row_major(s.out_channels);
-                gemm(
+                gemm_in(
+                    s.precision,
                     dims,
                     (a, Strides::row_major(s.k())),
                     (b, Strides::row_major(s.out_group())),
@@ -143,7 +144,7 @@ pub(super) fn backward_input<T: Real>(s: &Conv2dShape, packed: &[T], dy: &[T], d
             let dims = Dims { m: pixels, n: s.in_channels, k: s.out_channels };
             let dy = &dy[first_image * height * row_len..];
             let b = (packed, Strides::transposed(s.out_channels));
-            gemm(dims, (dy, Strides::row_major(s.out_channels)), b, (dx, Strides::row_major(s.in_channels)), mode);
+            gemm_in(s.precision, dims, (dy, Strides::row_major(s.out_channels)), b, (dx, Strides::row_major(s.in_channels)), mode);
             return;
         }
         if mode == Accumulate::Overwrite {
@@ -154,7 +155,7 @@ pub(super) fn backward_input<T: Real>(s: &Conv2dShape, packed: &[T], dy: &[T], d
             for g in 0..s.groups {
                 let a = (&dy[rows.start * row_len + g * s.out_group()..], Strides::row_major(s.out_channels));
                 let b = (&packed[g * s.k() * s.out_group()..], Strides::transposed(s.out_group()));
-                gemm(dims, a, b, (columns, Strides::row_major(s.k())), Accumulate::Overwrite);
+                gemm_in(s.precision, dims, a, b, (columns, Strides::row_major(s.k())), Accumulate::Overwrite);
                 scatter_columns(s, g, columns, rows.clone(), first_image, dx);
             }
         }
@@ -187,7 +188,7 @@ pub(super) fn backward_weight<T: Real>(
                 let a = columns_of(s, g, x, normalizer, rows.clone(), columns);
                 let b = (&dy[rows.start * row_len + g * s.out_group()..], Strides::row_major(s.out_channels));
                 let c = &mut partial[g * s.k() * s.out_group()..];
-                gemm(dims, (a, Strides::transposed(s.k())), b, (c, Strides::row_major(s.out_group())), Accumulate::Add);
+                gemm_in(s.precision, dims, (a, Strides::transposed(s.k())), b, (c, Strides::row_major(s.out_group())), Accumulate::Add);
             }
         }
     });

@@ -11,8 +11,10 @@ mod bf16;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use bf16::tiled_in;
-pub(crate) use tiles::{End, Fused, tiled};
+use tiles::{tiled, tiled_by};
+
+pub(crate) use bf16::{gemm_in, tiled_in};
+pub(crate) use tiles::{End, Fused};
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
@@ -59,6 +61,18 @@ pub struct Dims {
 /// # Panics
 /// If a matrix reaches past the end of its slice.
 pub fn gemm<T: Real>(dims: Dims, a: (&[T], Strides), b: (&[T], Strides), c: (&mut [T], Strides), mode: Accumulate) {
+    gemm_by(dims, a, b, c, mode, run::<T>);
+}
+
+/// [`gemm`] by another kernel than that of the scalar.
+fn gemm_by<T: Real>(
+    dims: Dims,
+    a: (&[T], Strides),
+    b: (&[T], Strides),
+    c: (&mut [T], Strides),
+    mode: Accumulate,
+    run: unsafe fn(&Task<T>),
+) {
     let Dims { m, n, k } = dims;
     if m == 0 || n == 0 {
         return;
@@ -71,7 +85,7 @@ pub fn gemm<T: Real>(dims: Dims, a: (&[T], Strides), b: (&[T], Strides), c: (&mu
     }
     // SAFETY: the three matrices lie inside their slices (asserted above), the destination is borrowed exclusively, and
     // its elements are distinct because both strides come from row-major layouts.
-    unsafe { product(dims, (a.0.as_ptr(), a.1), (b.0.as_ptr(), b.1), (c.0.as_mut_ptr(), c.1), mode) }
+    unsafe { product(dims, (a.0.as_ptr(), a.1), (b.0.as_ptr(), b.1), (c.0.as_mut_ptr(), c.1), mode, run) }
 }
 
 /// The product itself, on pointers.
@@ -81,7 +95,14 @@ pub fn gemm<T: Real>(dims: Dims, a: (&[T], Strides), b: (&[T], Strides), c: (&mu
 ///
 /// # Panics
 /// If neither rows nor columns of the result are contiguous.
-pub(crate) unsafe fn product<T: Real>(dims: Dims, a: (*const T, Strides), b: (*const T, Strides), c: (*mut T, Strides), mode: Accumulate) {
+unsafe fn product<T: Real>(
+    dims: Dims,
+    a: (*const T, Strides),
+    b: (*const T, Strides),
+    c: (*mut T, Strides),
+    mode: Accumulate,
+    run: unsafe fn(&Task<T>),
+) {
     if dims.m == 0 || dims.n == 0 {
         return;
     }

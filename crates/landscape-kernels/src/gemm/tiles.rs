@@ -24,8 +24,7 @@ struct Cut {
 }
 
 impl Cut {
-    fn new<T>(task: &Task<T>) -> Self {
-        let (Dims { m, n, k }, copied) = (task.dims, task.copies_left());
+    fn new(Dims { m, n, k }: Dims, copied: bool) -> Self {
         let work = m.saturating_mul(n).saturating_mul(k.max(1));
         let wanted = (work / MIN_TILE).clamp(1, MAX_TILES);
         let most = |side: usize| side.div_ceil(MIN_SIDE).max(1);
@@ -102,6 +101,19 @@ pub(crate) enum End<'a, T> {
 
 /// c = a·b with what is fused to it; `c` is row-major and exactly `m·n` long, `a` and `b` have no gaps.
 pub(crate) fn tiled<T: Real>(dims: Dims, a: (&[T], Strides), b: (&[T], Strides), c: &mut [T], fused: Fused<'_, T>) {
+    tiled_by(dims, a, b, c, fused, Task::copies_left, run::<T>);
+}
+
+/// [`tiled`] by another kernel than that of the scalar: `run` computes a task, and `copied` says whether it copies its left operand.
+pub(super) fn tiled_by<T: Real>(
+    dims: Dims,
+    a: (&[T], Strides),
+    b: (&[T], Strides),
+    c: &mut [T],
+    fused: Fused<'_, T>,
+    copied: fn(&Task<T>) -> bool,
+    run: unsafe fn(&Task<T>),
+) {
     let Dims { m, n, k } = dims;
     // Nothing to write, however large the other side claims to be.
     if m == 0 || n == 0 && fused.row_sums.is_none() {
@@ -124,7 +136,7 @@ pub(crate) fn tiled<T: Real>(dims: Dims, a: (&[T], Strides), b: (&[T], Strides),
     };
     let row_sums = fused.row_sums.map(|sums| RowSums { into: sums.as_mut_ptr(), add: fused.add });
     let whole = Shared(Task { dims, a: (a.0.as_ptr(), a.1), b: (b.0.as_ptr(), b.1), c: (c.as_mut_ptr(), n), start, finish, row_sums });
-    let cut = Cut::new(&whole.0);
+    let cut = Cut::new(dims, copied(&whole.0));
     let tile = |idx: usize| {
         let begin = [idx / cut.n_col_tiles * cut.rows, idx % cut.n_col_tiles * cut.cols];
         // SAFETY: the tile lies inside the matrices (lengths asserted above), and tiles do not overlap.

@@ -65,6 +65,21 @@ impl Geometry {
         Geometry { size, stride, take, inputs, n_groups, images: s.n.div_ceil(n_groups) }
     }
 
+    /// Pixels of a row of an image's copy.
+    pub(super) fn row_pixels(&self) -> usize {
+        self.size[1]
+    }
+
+    /// Pixels of an image's copy.
+    pub(super) fn image_pixels(&self) -> usize {
+        self.size[0] * self.size[1]
+    }
+
+    /// Pixels of the copy from an output pixel to its neighbour in the row.
+    pub(super) fn pixel_step(&self) -> usize {
+        self.stride[1]
+    }
+
     /// Whether an image's copy is small enough.
     pub(super) fn fits(&self) -> bool {
         self.size[0] * self.size[1] * self.inputs <= MAX_IMAGE

@@ -9,7 +9,7 @@ use crate::simd::{Level, level};
 use std::ops::Range;
 
 /// Pixels that are summed at a time: their output gradients stay in the first-level cache, and the sum is a sum of sums.
-const PIXELS: usize = 192;
+pub(super) const PIXELS: usize = 192;
 /// Rows of a register block at most: numbers behind the copy that may be read.
 const REACH: usize = 28;
 /// Output channels that are packed together at most.
@@ -34,19 +34,11 @@ pub(super) fn add_block(
     partial: &mut [f32],
     packed: &mut [f32],
 ) {
-    let n_pixels = dy.len() / n_outputs;
-    for Rows { run, list } in &cut.rows {
-        let pixels = &cut.lists[*list];
-        let pixels = &pixels[..pixels.partition_point(|p| p.index < n_pixels)];
-        let furthest = pixels.iter().map(|p| p.from).max().unwrap_or(0);
-        assert!(copy.len() >= furthest + run.offset + run.len + REACH, "the copy holds every tap of every pixel, and some more");
-        assert!(partial.len() >= (run.first + run.len) * n_outputs, "the partial gradient is as long as the block's weights");
-    }
-    assert!(packed.len() >= PACKED, "packed output gradients have their memory");
     let task = Task { cut, n_outputs, copy, dy, mode };
+    check(&task, dy.len() / n_outputs, partial, packed);
     match level() {
         // SAFETY: the level says that the processor has these instructions; all that is read lies in `copy`, and all that is stored
-        // in `partial` (asserted above).
+        // in `partial` (checked above).
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => unsafe { avx512(&task, partial, packed) },
         // SAFETY: as above.
@@ -57,16 +49,30 @@ pub(super) fn add_block(
     }
 }
 
-struct Task<'a> {
-    cut: &'a WeightCut,
-    n_outputs: usize,
-    copy: &'a [f32],
-    dy: &'a [f32],
-    mode: Accumulate,
+/// Asserts what the kernel needs for the first `n_steps` pixels: what is read lies in the copy, and what is stored in the partial
+/// gradient.
+pub(super) fn check(task: &Task<'_>, n_steps: usize, partial: &[f32], packed: &[f32]) {
+    for Rows { run, list } in &task.cut.rows {
+        let pixels = &task.cut.lists[*list];
+        let pixels = &pixels[..pixels.partition_point(|p| p.index < n_steps)];
+        let furthest = pixels.iter().map(|p| p.from).max().unwrap_or(0);
+        assert!(task.copy.len() >= furthest + run.offset + run.len + REACH, "the copy holds every tap of every pixel, and some more");
+        assert!(partial.len() >= (run.first + run.len) * task.n_outputs, "the partial gradient is as long as the block's weights");
+    }
+    assert!(packed.len() >= PACKED, "packed output gradients have their memory");
+}
+
+/// What a call is about.
+pub(super) struct Task<'a> {
+    pub(super) cut: &'a WeightCut,
+    pub(super) n_outputs: usize,
+    pub(super) copy: &'a [f32],
+    pub(super) dy: &'a [f32],
+    pub(super) mode: Accumulate,
 }
 
 /// # Safety
-/// AVX-512F; the conditions that [`add_block`] asserts.
+/// AVX-512F; the conditions that [`check`] asserts.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 unsafe fn avx512(task: &Task<'_>, partial: &mut [f32], packed: &mut [f32]) {
@@ -75,7 +81,7 @@ unsafe fn avx512(task: &Task<'_>, partial: &mut [f32], packed: &mut [f32]) {
 }
 
 /// # Safety
-/// AVX2 and FMA; the conditions that [`add_block`] asserts.
+/// AVX2 and FMA; the conditions that [`check`] asserts.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2(task: &Task<'_>, partial: &mut [f32], packed: &mut [f32]) {
@@ -87,7 +93,7 @@ unsafe fn avx2(task: &Task<'_>, partial: &mut [f32], packed: &mut [f32]) {
 /// whichever leaves fewer rows over; of the widest instruction set three short runs (the first layer of a network) at once.
 ///
 /// # Safety
-/// The instruction set of `S`; the conditions that [`add_block`] asserts.
+/// The instruction set of `S`; the conditions that [`check`] asserts.
 #[inline(always)]
 unsafe fn all_outputs<S: Vector, const A: usize, const B: usize, const C: usize, const D: usize>(
     task: &Task<'_>,
@@ -141,14 +147,14 @@ unsafe fn all_outputs<S: Vector, const A: usize, const B: usize, const C: usize,
 }
 
 /// The pixels of a list, which is in order, that belong to a chunk.
-fn within<'a>(list: &'a [Pixel], chunk: &Range<usize>) -> &'a [Pixel] {
+pub(super) fn within<'a>(list: &'a [Pixel], chunk: &Range<usize>) -> &'a [Pixel] {
     let from = list.partition_point(|p| p.index < chunk.start);
     let n = list[from..].partition_point(|p| p.index < chunk.end);
     &list[from..from + n]
 }
 
 /// Rows that are computed and not stored, in blocks of `block`.
-fn wasted(rows: usize, block: usize) -> usize {
+pub(super) fn wasted(rows: usize, block: usize) -> usize {
     rows.next_multiple_of(block) - rows
 }
 
@@ -168,10 +174,10 @@ fn dense<'a>(dy: &'a [f32], n_outputs: usize, first: usize, width: usize, packed
 
 /// Output gradients of a block of channels: a whole number of vectors for each pixel of a chunk.
 #[derive(Clone, Copy)]
-struct Gradients<'a> {
-    dense: &'a [f32],
+pub(super) struct Gradients<'a> {
+    pub(super) dense: &'a [f32],
     /// The chunk's first pixel.
-    first: usize,
+    pub(super) first: usize,
 }
 
 impl Gradients<'_> {
@@ -184,10 +190,10 @@ impl Gradients<'_> {
 
 /// Where the gradient goes: its first row.
 #[derive(Clone, Copy)]
-struct Target {
-    into: *mut f32,
-    n_outputs: usize,
-    mode: Accumulate,
+pub(super) struct Target {
+    pub(super) into: *mut f32,
+    pub(super) n_outputs: usize,
+    pub(super) mode: Accumulate,
 }
 
 /// The rows of one run, `P` at a time.
@@ -196,7 +202,7 @@ struct Target {
 /// The instruction set of `S`; `pixels` plus the run plus `P` inside `x`; `V` vectors of `dy` per pixel; the lanes of `masks` writable at
 /// every row.
 #[inline(always)]
-unsafe fn run_block<S: Vector, const P: usize, const V: usize>(
+pub(super) unsafe fn run_block<S: Vector, const P: usize, const V: usize>(
     x: &[f32],
     pixels: &[Pixel],
     run: Run,
@@ -241,7 +247,7 @@ unsafe fn run_block<S: Vector, const P: usize, const V: usize>(
 /// # Safety
 /// As [`run_block`] for each of the three.
 #[inline(always)]
-unsafe fn three_runs<S: Vector, const P: usize>(
+pub(super) unsafe fn three_runs<S: Vector, const P: usize>(
     x: &[f32],
     pixels: &[Pixel],
     runs: [Run; 3],

@@ -17,6 +17,11 @@ mod vector;
 mod weights;
 mod outputs;
 mod gradient;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "no_bf16.rs"]
+mod bf16;
 
 pub(super) use weights::Weights;
 
@@ -24,7 +29,9 @@ use super::rows::Normalizer;
 use super::shape::Conv2dShape;
 use crate::memory::{Accumulate, Real};
 use crate::parallel::{CHUNK, for_each_chunk_mut};
+use crate::precision::Precision;
 use crate::simd::{as_f32, as_f32_mut};
+use bf16::Pairing;
 use geometry::{Border, Geometry};
 use rayon::prelude::*;
 use std::any::TypeId;
@@ -42,8 +49,9 @@ pub(super) fn fits(s: &Conv2dShape) -> bool {
 
 /// Elements of scratch memory for the forward convolution.
 pub(super) fn forward_scratch_len(s: &Conv2dShape) -> usize {
-    let geometry = Geometry::new(s);
-    weights::reordered_len(s) + geometry.splits() * geometry.copy_len() + LANES
+    let read = as_read(s);
+    let geometry = Geometry::new(&read);
+    weights::reordered_len(&read) + geometry.splits() * (geometry.copy_len() + image_len(s, &geometry, 2)) + LANES
 }
 
 /// Elements of scratch memory for the weight gradient.
@@ -51,7 +59,24 @@ pub(super) fn weight_scratch_len(s: &Conv2dShape) -> usize {
     let geometry = Geometry::for_weight(s);
     let n_blocks = s.in_channels.div_ceil(geometry.inputs);
     let partial_len = s.n_taps() * geometry.inputs * s.out_channels;
-    n_blocks * weight_splits(s, &geometry, n_blocks) * (partial_len + geometry.copy_len() + gradient::PACKED) + LANES
+    let memory_len = geometry.copy_len() + gradient::PACKED + image_len(s, &geometry, 1);
+    n_blocks * weight_splits(s, &geometry, n_blocks) * (partial_len + memory_len) + LANES
+}
+
+/// The convolution as the copies have it: in bf16 an element is a pair of channels.
+fn as_read(s: &Conv2dShape) -> Conv2dShape {
+    match s.precision {
+        Precision::F32 => *s,
+        Precision::Bf16 => bf16::paired(s),
+    }
+}
+
+/// Elements of a copy of one image in `f32`, of `times` as many channels as the geometry's blocks have, which bf16 is made from.
+fn image_len(s: &Conv2dShape, geometry: &Geometry, times: usize) -> usize {
+    match s.precision {
+        Precision::F32 => 0,
+        Precision::Bf16 => (geometry.image_pixels() * geometry.inputs * times).next_multiple_of(LANES),
+    }
 }
 
 /// `scratch` from its first address that is a multiple of 64 bytes.
@@ -83,18 +108,22 @@ pub(super) fn forward<T: Real, R: Default + Send>(
     if s.n == 0 {
         return Vec::new();
     }
-    let geometry = Geometry::new(s);
-    let (reordered, copies) = aligned(as_f32_mut(scratch).expect(CHECKED)).split_at_mut(weights::reordered_len(s));
+    let read = as_read(s);
+    let geometry = Geometry::new(&read);
+    let (reordered, copies) = aligned(as_f32_mut(scratch).expect(CHECKED)).split_at_mut(weights::reordered_len(&read));
     let weights = match call.weights {
         Weights::Packed(w) => Weights::Packed(as_f32(w).expect(CHECKED)),
         Weights::Flipped(w) => Weights::Flipped(as_f32(w).expect(CHECKED)),
     };
-    let blocks = geometry.blocks(s);
-    weights::reorder(s, &blocks, outputs::block_width(), weights, reordered);
+    let blocks = geometry.blocks(&read);
+    match s.precision {
+        Precision::F32 => weights::reorder(s, &blocks, outputs::block_width(), weights, reordered),
+        Precision::Bf16 => bf16::reorder(s, &blocks, outputs::block_width(), weights, reordered),
+    }
     // Groups have so many images or, where the batch does not divide, one fewer; blocks have so many inputs, but for the last.
     let n_pixels = |n_images: usize| n_images * s.out_size().iter().product::<usize>();
     let sizes = [geometry.images, geometry.images.saturating_sub(1)];
-    let parts_of = |block: &Range<usize>| sizes.map(|n_images| geometry.layout(block).parts(s, n_images));
+    let parts_of = |block: &Range<usize>| sizes.map(|n_images| geometry.layout(block).parts(&read, n_images));
     let mut parts = vec![parts_of(&blocks[0])];
     parts.extend(blocks.last().filter(|last| last.len() != blocks[0].len()).map(parts_of));
     let start = match (call.bias, call.mode) {
@@ -107,7 +136,8 @@ pub(super) fn forward<T: Real, R: Default + Send>(
     };
     let x = as_f32(call.x).expect(CHECKED);
     let n_splits = geometry.splits();
-    let copies = Mutex::new(copies.chunks_exact_mut(geometry.copy_len()).take(n_splits).collect::<Vec<_>>());
+    let memory_len = geometry.copy_len() + image_len(s, &geometry, 2);
+    let copies = Mutex::new(copies.chunks_exact_mut(memory_len).take(n_splits).collect::<Vec<_>>());
     let (image_in, image_out) = (s.in_len() / s.n, s.out_len() / s.n);
     let mut rest = y;
     let mut tasks = Vec::with_capacity(n_splits);
@@ -121,7 +151,8 @@ pub(super) fn forward<T: Real, R: Default + Send>(
     tasks
         .into_par_iter()
         .map(|(groups, mut y)| {
-            let copy = take(&copies);
+            let memory = take(&copies);
+            let (copy, image) = memory.split_at_mut(geometry.copy_len());
             let (mut border, mut filled) = (Border::Missing, 0);
             let mut gathered = R::default();
             for group in groups {
@@ -131,32 +162,42 @@ pub(super) fn forward<T: Real, R: Default + Send>(
                 let mut k_before = 0;
                 for (idx, block) in blocks.iter().enumerate() {
                     // Zeros lie elsewhere around a block with another number of channels.
-                    if block.len() != filled {
+                    let channels = match s.precision {
+                        Precision::F32 => block.clone(),
+                        Precision::Bf16 => bf16::channels(s, block),
+                    };
+                    if channels.len() != filled {
                         border = Border::Missing;
-                        filled = block.len();
+                        filled = channels.len();
                     }
-                    geometry.fill(s, call.x, call.normalizer.as_ref(), images.clone(), block, border, as_t(copy));
+                    let (normalizer, of) = (call.normalizer.as_ref(), images.clone());
+                    match s.precision {
+                        Precision::F32 => geometry.fill(s, call.x, normalizer, of, &channels, border, as_t(copy)),
+                        Precision::Bf16 => {
+                            bf16::fill(&geometry, s, call.x, normalizer, of, &channels, border, Pairing::Channels, image, copy);
+                        }
+                    }
                     border = Border::Present;
                     let next = (images.end * image_in).min(x.len())..(images.end * image_in + images.len() * image_in).min(x.len());
-                    outputs::add_block(
-                        &outputs::Task {
-                            n_outputs: s.out_channels,
-                            n_pixels: n_pixels(images.len()),
-                            parts: &parts[usize::from(block.len() != blocks[0].len())][geometry.images - images.len()],
-                            weights: reordered,
-                            k: s.k(),
-                            k_before,
-                            start: if idx == 0 { start.as_deref() } else { None },
-                            next: if blocks.len() == 1 { &x[next] } else { &[] },
-                        },
-                        copy,
-                        as_f32_mut(out).expect(CHECKED),
-                    );
+                    let task = outputs::Task {
+                        n_outputs: s.out_channels,
+                        n_pixels: n_pixels(images.len()),
+                        parts: &parts[usize::from(block.len() != blocks[0].len())][geometry.images - images.len()],
+                        weights: reordered,
+                        k: read.k(),
+                        k_before,
+                        start: if idx == 0 { start.as_deref() } else { None },
+                        next: if blocks.len() == 1 { &x[next] } else { &[] },
+                    };
+                    match s.precision {
+                        Precision::F32 => outputs::add_block(&task, copy, as_f32_mut(out).expect(CHECKED)),
+                        Precision::Bf16 => bf16::add_outputs(&task, copy, as_f32_mut(out).expect(CHECKED)),
+                    }
                     k_before += s.n_taps() * block.len();
                 }
                 part(&mut gathered, images.start * image_out, out);
             }
-            give_back(&copies, copy);
+            give_back(&copies, memory);
             gathered
         })
         .collect()
@@ -181,14 +222,17 @@ pub(super) fn backward_weight<T: Real>(call: &BackwardWeight<'_, T>, dpacked: &m
     }
     let geometry = Geometry::for_weight(s);
     let blocks = geometry.blocks(s);
-    let cut_of = |block: &Range<usize>| geometry.layout(block).weight_cut(s, geometry.images, gradient::rows_computed);
+    let cut_of = |block: &Range<usize>| match s.precision {
+        Precision::F32 => geometry.layout(block).weight_cut(s, geometry.images, gradient::rows_computed),
+        Precision::Bf16 => bf16::weight_cut(s, &geometry, block),
+    };
     let mut cuts = vec![cut_of(&blocks[0])];
     cuts.extend(blocks.last().filter(|last| last.len() != blocks[0].len()).map(cut_of));
     let splits = weight_splits(s, &geometry, blocks.len());
     let partial_len = s.n_taps() * geometry.inputs * s.out_channels;
     let n_tasks = blocks.len() * splits;
     let (partials, rest) = aligned(as_f32_mut(scratch).expect(CHECKED)).split_at_mut(n_tasks * partial_len);
-    let memory_len = geometry.copy_len() + gradient::PACKED;
+    let memory_len = geometry.copy_len() + gradient::PACKED + image_len(s, &geometry, 1);
     let memories = Mutex::new(rest.chunks_exact_mut(memory_len).take(n_tasks).collect::<Vec<_>>());
     let image_out = s.out_len() / s.n;
     partials.par_chunks_mut(partial_len).enumerate().for_each(|(task, partial)| {
@@ -196,13 +240,23 @@ pub(super) fn backward_weight<T: Real>(call: &BackwardWeight<'_, T>, dpacked: &m
         let partial = &mut partial[..s.n_taps() * block.len() * s.out_channels];
         let cut = &cuts[usize::from(block.len() != blocks[0].len())];
         let memory = take(&memories);
-        let (copy, packed) = memory.split_at_mut(geometry.copy_len());
+        let (copy, rest) = memory.split_at_mut(geometry.copy_len());
+        let (packed, image) = rest.split_at_mut(gradient::PACKED);
         let (mut border, mut mode) = (Border::Missing, Accumulate::Overwrite);
         for group in geometry.groups_of(task % splits, splits) {
             let images = geometry.images_of(s, group);
             let dy = &dy[images.start * image_out..images.end * image_out];
-            geometry.fill(s, call.x, call.normalizer.as_ref(), images, block, border, as_t(copy));
-            gradient::add_block(cut, s.out_channels, copy, dy, mode, partial, packed);
+            let normalizer = call.normalizer.as_ref();
+            match s.precision {
+                Precision::F32 => {
+                    geometry.fill(s, call.x, normalizer, images, block, border, as_t(copy));
+                    gradient::add_block(cut, s.out_channels, copy, dy, mode, partial, packed);
+                }
+                Precision::Bf16 => {
+                    bf16::fill(&geometry, s, call.x, normalizer, images, block, border, Pairing::Pixels, image, copy);
+                    bf16::add_gradient(s, cut, copy, dy, mode, partial, packed);
+                }
+            }
             (border, mode) = (Border::Present, Accumulate::Add);
         }
         give_back(&memories, memory);

@@ -39,18 +39,10 @@ pub(super) fn block_width() -> usize {
 
 /// y = start + x ∗ w for the pixels of a group, over one block of inputs.
 pub(super) fn add_block(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
-    for part in task.parts {
-        let reach = part.runs.iter().map(|r| r.offset + r.len).max().unwrap_or(0);
-        let furthest = part.pixels.iter().map(|p| p.from).max().unwrap_or(0);
-        let last = part.pixels.iter().map(|p| p.index).max().unwrap_or(0);
-        assert!(copy.len() >= furthest + reach && last < task.n_pixels, "the copy holds every tap of every pixel");
-        assert!(part.runs.iter().all(|r| task.k_before + r.first + r.len <= task.k), "the weights hold every run");
-    }
-    let wide = task.n_outputs.next_multiple_of(LINE);
-    assert!(task.weights.len() >= wide * task.k && task.start.is_none_or(|s| s.len() >= wide), "weights and starts are whole blocks");
+    check(task, copy);
     match level() {
         // SAFETY: the level says that the processor has these instructions; all pixels, weights and outputs that are touched lie in
-        // their slices (asserted above).
+        // their slices (checked above).
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => unsafe { avx512(task, copy, y) },
         // SAFETY: as above.
@@ -61,10 +53,24 @@ pub(super) fn add_block(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
     }
 }
 
+/// Asserts what the kernel needs: all pixels, weights and outputs that it touches lie in their slices, of which `y` is split off by
+/// whole pixels.
+pub(super) fn check(task: &Task<'_>, copy: &[f32]) {
+    for part in task.parts {
+        let reach = part.runs.iter().map(|r| r.offset + r.len).max().unwrap_or(0);
+        let furthest = part.pixels.iter().map(|p| p.from).max().unwrap_or(0);
+        let last = part.pixels.iter().map(|p| p.index).max().unwrap_or(0);
+        assert!(copy.len() >= furthest + reach && last < task.n_pixels, "the copy holds every tap of every pixel");
+        assert!(part.runs.iter().all(|r| task.k_before + r.first + r.len <= task.k), "the weights hold every run");
+    }
+    let wide = task.n_outputs.next_multiple_of(LINE);
+    assert!(task.weights.len() >= wide * task.k && task.start.is_none_or(|s| s.len() >= wide), "weights and starts are whole blocks");
+}
+
 /// Two vectors leave 24 of 32 registers to sums, and the addresses of 12 pixels still fit in the other registers.
 ///
 /// # Safety
-/// AVX-512F; the conditions that [`add_block`] asserts.
+/// AVX-512F; the conditions that [`check`] asserts.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 unsafe fn avx512(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
@@ -75,7 +81,7 @@ unsafe fn avx512(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
 /// Of 16 registers 12 hold sums.
 ///
 /// # Safety
-/// AVX2 and FMA; the conditions that [`add_block`] asserts.
+/// AVX2 and FMA; the conditions that [`check`] asserts.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
@@ -86,9 +92,9 @@ unsafe fn avx2(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
 /// All blocks of output channels: `P2` pixels beside two vectors, `P1` beside one.
 ///
 /// # Safety
-/// The instruction set of `S`; the conditions that [`add_block`] asserts.
+/// The instruction set of `S`; the conditions that [`check`] asserts.
 #[inline(always)]
-unsafe fn all_outputs<S: Vector, const P2: usize, const P1: usize>(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
+pub(super) unsafe fn all_outputs<S: Vector, const P2: usize, const P1: usize>(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
     // Spread over the blocks of pixels, so that what comes next is there when it is needed.
     let lines = task.next.len().div_ceil(LINE);
     let mut ahead = Ahead {
