@@ -1,6 +1,6 @@
 """PyTorch on the CPU: eager (default and channels-last layout) and `torch.compile`.
 
-Options beside the job's own: `layout` (`channels_last`), `compile` (true)."""
+Options beside the job's own: `layout` (`channels_last`), `compile` (true). Jobs in bf16 run by `torch.autocast`."""
 
 import math
 import time
@@ -27,6 +27,10 @@ def layout(x):
     if REQUEST.get("layout") == "channels_last" and (isinstance(x, torch.nn.Module) or x.dim() == 4):
         return x.to(memory_format=torch.channels_last)
     return x
+
+
+def precision():
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=REQUEST.get("precision") == "bf16")
 
 
 def compiled(f):
@@ -96,7 +100,8 @@ def step(model, n_batch, n_points):
     def once():
         nonlocal count
         optimizer.zero_grad(set_to_none=True)
-        nll, loss = loss_of(count)
+        with precision():
+            nll, loss = loss_of(count)
         loss.backward()
         optimizer.step()
         count += 1
@@ -117,7 +122,7 @@ def evaluate(model, n_batch):
     f = compiled(lambda: F.cross_entropy(net(x), y))
 
     def once():
-        with torch.no_grad():
+        with torch.no_grad(), precision():
             return f().item()
 
     return [once()], worker.timed(once), {}

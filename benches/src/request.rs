@@ -1,6 +1,7 @@
 //! What a job is asked to do: the JSON argument of `landscape-bench-job` and of every peer.
 
-use serde::Deserialize;
+use landscape_kernels::Precision;
+use serde::{Deserialize, Deserializer, de::Error};
 use std::path::PathBuf;
 
 /// One job, with what all jobs share.
@@ -30,6 +31,9 @@ pub enum Job {
         batch: usize,
         /// Control points.
         points: usize,
+        /// What products are computed in.
+        #[serde(default, deserialize_with = "precision")]
+        precision: Precision,
     },
     /// A batch's loss with stored statistics.
     Evaluate {
@@ -37,6 +41,9 @@ pub enum Job {
         model: String,
         /// Examples.
         batch: usize,
+        /// What products are computed in.
+        #[serde(default, deserialize_with = "precision")]
+        precision: Precision,
     },
     /// A point of a Bézier curve of three points as a profile measures it: blend, statistics taken anew over the training batches,
     /// loss over training and test batches.
@@ -119,4 +126,8 @@ pub enum WeightSpace {
     SpreadSgd,
     /// One free row steps by Adam along c_k·(g + wd·w).
     SpreadAdam,
+}
+
+fn precision<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Precision, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }

@@ -3,6 +3,7 @@
 use crate::values;
 use crate::worker::Work;
 use landscape_core::{Examples, Objective, ParamLayout, Pass, Stateful};
+use landscape_kernels::Precision;
 use landscape_network::NetworkObjective;
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ impl Evaluation {
     ///
     /// # Errors
     /// If there is no such network.
-    pub fn new(model: &str, batch: usize, seed: u64) -> anyhow::Result<Self> {
-        let (graph, mut objective) = super::network(model)?;
+    pub fn new(model: &str, batch: usize, precision: Precision, seed: u64) -> anyhow::Result<Self> {
+        let (graph, mut objective) = super::network(model, precision)?;
         objective.set_point(&values::point(&Arc::new(ParamLayout::of_graph(&graph)?), seed, 0)?)?;
         let statistics = values::statistics(objective.buffers(), seed);
         objective.set_buffers(&statistics)?;

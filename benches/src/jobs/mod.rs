@@ -12,7 +12,7 @@ use crate::values;
 use crate::worker::Work;
 use anyhow::bail;
 use landscape_graph::Graph;
-use landscape_kernels::Device;
+use landscape_kernels::{Device, Precision};
 use landscape_network::{Loss, NetworkObjective};
 use landscape_zoo::models;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ use std::time::Instant;
 pub fn set_up(request: &Request) -> anyhow::Result<Box<dyn Work>> {
     let seed = request.seed;
     Ok(match &request.job {
-        Job::Step { model, batch, points } => Box::new(step::Steps::new(model, *batch, *points, seed)?),
-        Job::Evaluate { model, batch } => Box::new(evaluate::Evaluation::new(model, *batch, seed)?),
+        Job::Step { model, batch, points, precision } => Box::new(step::Steps::new(model, *batch, *points, *precision, seed)?),
+        Job::Evaluate { model, batch, precision } => Box::new(evaluate::Evaluation::new(model, *batch, *precision, seed)?),
         Job::ProfilePoint { model, batch, n_train_batches, n_test_batches } => {
             Box::new(profile_point::ProfilePoint::new(model, *batch, *n_train_batches, *n_test_batches, seed)?)
         }
@@ -42,9 +42,9 @@ pub fn set_up(request: &Request) -> anyhow::Result<Box<dyn Work>> {
 }
 
 /// A network of the zoo for the data of its jobs.
-fn network(model: &str) -> anyhow::Result<(Arc<Graph>, NetworkObjective<f32>)> {
+fn network(model: &str, precision: Precision) -> anyhow::Result<(Arc<Graph>, NetworkObjective<f32>)> {
     let graph = Arc::new(models::build(model, &values::input_shape(model), values::N_CLASSES)?);
-    let objective = NetworkObjective::new(graph.clone(), &Device::Cpu, Loss::CrossEntropy)?;
+    let objective = NetworkObjective::in_precision(graph.clone(), &Device::Cpu, Loss::CrossEntropy, precision)?;
     Ok((graph, objective))
 }
 

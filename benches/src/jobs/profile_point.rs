@@ -26,7 +26,7 @@ impl ProfilePoint {
     /// # Errors
     /// If there is no such network.
     pub fn new(model: &str, batch: usize, n_train: usize, n_test: usize, seed: u64) -> anyhow::Result<Self> {
-        let (graph, objective) = super::network(model)?;
+        let (graph, objective) = super::network(model, landscape_kernels::Precision::F32)?;
         let layout = Arc::new(ParamLayout::of_graph(&graph)?);
         let rows = (0..3).map(|k| Ok(Row::Frozen(Arc::new(values::point(&layout, seed, k)?)))).collect::<anyhow::Result<_>>()?;
         let shape = values::input_shape(model);

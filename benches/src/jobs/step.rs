@@ -3,7 +3,7 @@
 use crate::values;
 use crate::worker::Work;
 use landscape_core::{Bezier, Coefficients, ControlPoints, Examples, Flat, Objective, ParamLayout, Pass, Row, Seed, Tally};
-use landscape_kernels::Accumulate;
+use landscape_kernels::{Accumulate, Precision};
 use landscape_network::NetworkObjective;
 use landscape_train::sampler::Given;
 use landscape_train::{Control, DecayOn, Endpoint, FitConfig, FitState, Optimizer, Sampler, Schedule, fit};
@@ -33,8 +33,8 @@ impl Steps {
     ///
     /// # Errors
     /// If there is no such network.
-    pub fn new(model: &str, batch: usize, n_points: usize, seed: u64) -> anyhow::Result<Self> {
-        let (graph, objective) = super::network(model)?;
+    pub fn new(model: &str, batch: usize, n_points: usize, precision: Precision, seed: u64) -> anyhow::Result<Self> {
+        let (graph, objective) = super::network(model, precision)?;
         let layout = Arc::new(ParamLayout::of_graph(&graph)?);
         let point = |k| values::point(&layout, seed, k as u64);
         let (points, curve) = if n_points == 1 {

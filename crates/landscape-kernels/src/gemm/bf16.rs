@@ -5,10 +5,13 @@
 #[cfg(target_arch = "x86_64")]
 mod pairs;
 
-use super::{Dims, Fused, Strides, Task, gemm, tiled, tiled_by};
+use super::{Cut, Dims, Fused, Strides, Task, gemm, tiled, tiled_by};
 use crate::memory::{Accumulate, Real};
 use crate::pairs::are_fast;
 use crate::precision::{Precision, round_all};
+
+/// Rows of a left operand that are copied at a time: they stay in the second-level cache.
+const ROWS: usize = 192;
 
 /// [`tiled`] in `precision`; sums of rows are not taken in bf16, where they would be of rounded numbers.
 pub(crate) fn tiled_in<T: Real>(
@@ -24,7 +27,7 @@ pub(crate) fn tiled_in<T: Real>(
     }
     assert!(fused.row_sums.is_none(), "sums of rows are taken before their rounding");
     if are_fast() {
-        return tiled_by(dims, a, b, c, fused, |_| true, run::<T>);
+        return tiled_by(dims, a, b, c, fused, |_| Cut::copying(dims, ROWS), run::<T>);
     }
     let rounded = |values: &[T]| {
         let mut copy = vec![T::ZERO; values.len()];

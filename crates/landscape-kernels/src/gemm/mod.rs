@@ -11,7 +11,7 @@ mod bf16;
 #[cfg(test)]
 mod tests;
 
-use tiles::{tiled, tiled_by};
+use tiles::{Cut, tiled, tiled_by};
 
 pub(crate) use bf16::{gemm_in, tiled_in};
 pub(crate) use tiles::{End, Fused};

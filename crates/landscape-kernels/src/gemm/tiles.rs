@@ -16,7 +16,7 @@ const MAX_TILES: usize = 16;
 const MIN_SIDE: usize = 32;
 
 /// How a result is cut: tiles of `rows` and `cols`, `n_cols` of them beside each other.
-struct Cut {
+pub(super) struct Cut {
     rows: usize,
     cols: usize,
     n_col_tiles: usize,
@@ -39,6 +39,22 @@ impl Cut {
             let rows = wanted.min(m.div_ceil(longest / 2).max(1)).max(m.div_ceil(longest));
             (rows, wanted.div_ceil(rows).min(most(n)))
         };
+        Self::into([m, n], [n_row_tiles, n_col_tiles])
+    }
+
+    /// For a kernel that copies both operands, the right one again for every `max_rows` rows: as many tiles as for one that copies, of the
+    /// shape with the fewest copies.
+    pub(super) fn copying(Dims { m, n, k }: Dims, max_rows: usize) -> Self {
+        let work = m.saturating_mul(n).saturating_mul(k.max(1));
+        let wanted = (work / MIN_TILE).clamp(1, 2).max((work / MIN_COPIED_TILE).min(MAX_TILES));
+        let most = |side: usize| side.div_ceil(MIN_SIDE).max(1);
+        let n_col_tiles = |n_row_tiles: usize| wanted.div_ceil(n_row_tiles).min(most(n));
+        let copies = |n_row_tiles: &usize| m * n_col_tiles(*n_row_tiles) + n * (*n_row_tiles).max(m.div_ceil(max_rows));
+        let n_row_tiles = (1..=wanted.min(most(m))).min_by_key(copies).unwrap_or(1);
+        Self::into([m, n], [n_row_tiles, n_col_tiles(n_row_tiles)])
+    }
+
+    fn into([m, n]: [usize; 2], [n_row_tiles, n_col_tiles]: [usize; 2]) -> Self {
         let rows = m.div_ceil(n_row_tiles).max(1);
         // Whole panels, apart from the last.
         let cols = n.div_ceil(n_col_tiles).next_multiple_of(MIN_SIDE).max(MIN_SIDE);
@@ -101,17 +117,17 @@ pub(crate) enum End<'a, T> {
 
 /// c = a·b with what is fused to it; `c` is row-major and exactly `m·n` long, `a` and `b` have no gaps.
 pub(crate) fn tiled<T: Real>(dims: Dims, a: (&[T], Strides), b: (&[T], Strides), c: &mut [T], fused: Fused<'_, T>) {
-    tiled_by(dims, a, b, c, fused, Task::copies_left, run::<T>);
+    tiled_by(dims, a, b, c, fused, |task| Cut::new(dims, task.copies_left()), run::<T>);
 }
 
-/// [`tiled`] by another kernel than that of the scalar: `run` computes a task, and `copied` says whether it copies its left operand.
+/// [`tiled`] by another kernel than that of the scalar: `run` computes a task, in tiles that `cut` says.
 pub(super) fn tiled_by<T: Real>(
     dims: Dims,
     a: (&[T], Strides),
     b: (&[T], Strides),
     c: &mut [T],
     fused: Fused<'_, T>,
-    copied: fn(&Task<T>) -> bool,
+    cut: impl FnOnce(&Task<T>) -> Cut,
     run: unsafe fn(&Task<T>),
 ) {
     let Dims { m, n, k } = dims;
@@ -136,7 +152,7 @@ pub(super) fn tiled_by<T: Real>(
     };
     let row_sums = fused.row_sums.map(|sums| RowSums { into: sums.as_mut_ptr(), add: fused.add });
     let whole = Shared(Task { dims, a: (a.0.as_ptr(), a.1), b: (b.0.as_ptr(), b.1), c: (c.as_mut_ptr(), n), start, finish, row_sums });
-    let cut = Cut::new(dims, copied(&whole.0));
+    let cut = cut(&whole.0);
     let tile = |idx: usize| {
         let begin = [idx / cut.n_col_tiles * cut.rows, idx % cut.n_col_tiles * cut.cols];
         // SAFETY: the tile lies inside the matrices (lengths asserted above), and tiles do not overlap.

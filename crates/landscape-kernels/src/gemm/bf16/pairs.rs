@@ -1,5 +1,6 @@
 //! The packed product by `vdpbf16ps`: the loops of [`super::super::block`], with pairs in place of numbers and both operands copied.
 
+use super::ROWS;
 use crate::gemm::Strides;
 use crate::gemm::block::{Finish, Start, Task};
 use crate::pairs::{LANES, add_products, adjacent, columns, interleaved, mask};
@@ -10,8 +11,6 @@ use std::mem::MaybeUninit;
 
 /// Pairs of the summed dimension that one sum goes over at most: with them a panel and a block's rows fit in the first-level cache.
 const SEGMENT: usize = 192;
-/// Rows of a left operand that are copied at a time: they stay in the second-level cache.
-const ROWS: usize = 192;
 /// Vectors of a panel.
 const WIDTH: usize = 2;
 /// Rows of a block: 24 sums leave registers for two vectors and a broadcast.
