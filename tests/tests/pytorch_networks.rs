@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use anyhow::{Result, ensure};
-use landscape_core::{Buffers, Coefficients, ControlPoints, CurveKind, Flat, Norm, Objective, Pass, Row, Seed, Stateful};
+use landscape_core::{Buffers, Coefficients, ControlPoints, CurveKind, Flat, Norm, Objective, Pass, Row, Seed, Stateful, Tell};
 use landscape_kernels::{Accumulate, Device, Real};
 use landscape_network::{Loss, NetworkObjective};
 use landscape_tests::golden::{self, Golden};
@@ -17,7 +17,7 @@ const N_CURVE_STEPS: usize = 20;
 const MOMENTUM: f64 = 0.9;
 const GOLDEN_RATIO: f64 = 0.618_033_988_749_894_9;
 /// Training mode without dropout.
-const TRAIN: Pass = Pass { norm: Norm::Batch, dropout_seed: None };
+const TRAIN: Pass = Pass { norm: Norm::Batch, dropout_seed: None, tell: Tell::AtOnce };
 
 /// Within the tolerance of the golden's norm. What vanishes identically (a bias before batch norm has no gradient) is rounding alone
 /// on both sides, and held to that.

@@ -185,8 +185,9 @@ pub fn measure(objective: &mut NetworkObjective<f32>, batches: &SeededBatches<f3
     let mut sum = Tally::default();
     for idx in 0..batches.n_batches() {
         let batch: Examples<f32> = batches.batch(0, idx)?;
-        sum += objective.measure(&batch, Pass::EVALUATE)?;
+        sum += objective.measure(&batch, Pass::EVALUATE.later())?;
     }
+    objective.collect(&mut |tally| sum += tally)?;
     Ok(sum)
 }
 

@@ -195,8 +195,9 @@ where
 {
     let mut sum = Tally::default();
     batches.for_each(&mut |batch| {
-        sum += objective.measure(batch, Pass::EVALUATE)?;
+        sum += objective.measure(batch, Pass::EVALUATE.later())?;
         Ok(())
     })?;
+    objective.collect(&mut |tally| sum += tally)?;
     Ok(sum)
 }

@@ -97,7 +97,7 @@ pub use convert::{BufferNames, BufferPolicy, TensorPoints, profile};
 pub use curve::{Bezier, Curve, CurveKind, PolyChain, Segment};
 pub use error::{Error, Result};
 pub use layout::{ParamLayout, TensorSpec};
-pub use objective::{Norm, NormRefresh, Objective, Pass, Stateful};
+pub use objective::{Norm, NormRefresh, Objective, Pass, Stateful, Tell};
 pub use parallel_points::Fork;
 pub use params::{Buffers, Flat};
 pub use seed::Seed;

@@ -19,6 +19,15 @@ pub enum Norm {
     Stored,
 }
 
+/// When a pass tells what it measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tell {
+    /// Where it returns.
+    AtOnce,
+    /// Where it returns, or in [`Objective::collect`]: a GPU need not be waited for after every batch.
+    Later,
+}
+
 /// How a batch is passed through the objective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pass {
@@ -26,15 +35,22 @@ pub struct Pass {
     pub norm: Norm,
     /// The seed of the dropout masks; without one nothing is dropped.
     pub dropout_seed: Option<u64>,
+    /// When the tally is told.
+    pub tell: Tell,
 }
 
 impl Pass {
     /// Evaluation: stored statistics, nothing dropped.
-    pub const EVALUATE: Pass = Pass { norm: Norm::Stored, dropout_seed: None };
+    pub const EVALUATE: Pass = Pass { norm: Norm::Stored, dropout_seed: None, tell: Tell::AtOnce };
 
     /// Training: batch statistics, masks from `dropout_seed`.
     pub const fn train(dropout_seed: u64) -> Pass {
-        Pass { norm: Norm::Batch, dropout_seed: Some(dropout_seed) }
+        Pass { norm: Norm::Batch, dropout_seed: Some(dropout_seed), tell: Tell::AtOnce }
+    }
+
+    /// The same pass, told with [`Tell::Later`].
+    pub const fn later(self) -> Pass {
+        Pass { tell: Tell::Later, ..self }
     }
 }
 
@@ -54,7 +70,7 @@ pub trait Objective {
     /// If the layout is not the objective's.
     fn move_to(&mut self, points: &ControlPoints<Self::Scalar>, c: &Coefficients) -> Result<()>;
 
-    /// Measures one batch.
+    /// Measures one batch. With [`Tell::Later`] the tally may be empty (over no examples), and is then told by [`Objective::collect`].
     ///
     /// # Errors
     /// [`crate::Error::StaleStatistics`] with stored statistics after a move, before `refresh` or `set_buffers`.
@@ -65,6 +81,16 @@ pub trait Objective {
     /// # Errors
     /// As [`Objective::measure`]; [`crate::Error::NoGradient`] for black boxes.
     fn gradient(&mut self, batch: &Self::Batch, pass: Pass, into: &mut Flat<Self::Scalar>, mode: Accumulate) -> Result<Tally>;
+
+    /// Tells, batch by batch in their order, the tallies that passes with [`Tell::Later`] kept back; running statistics are up to date
+    /// afterwards. What tells at once keeps none, as here.
+    ///
+    /// # Errors
+    /// If work that was not waited for failed.
+    fn collect(&mut self, told: &mut dyn FnMut(Tally)) -> Result<()> {
+        let _ = told;
+        Ok(())
+    }
 }
 
 /// How batch-norm statistics are taken anew at a point. All of them run over unaugmented data in fixed order unless the caller

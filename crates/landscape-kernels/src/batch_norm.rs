@@ -14,8 +14,10 @@ use crate::reduce::{gradient_moments, rows_per_wide_row, shifted_moments, tile};
 use crate::simd::multiversion;
 
 mod fused;
+mod moments;
 
 pub use fused::{Incoming, Through, backward_input, backward_parameters, gate_and_sum, normalize_fused};
+pub use moments::{Share, merge_moments, update_running};
 
 const OP: &str = "batch_norm";
 

@@ -225,7 +225,12 @@ impl<T: Real> Run<'_, T> {
             None => linear::backward_weight(&linear_shape(self.program, step, self.n), x, dy, dweight, dbias, mode)?,
             Some(shape) => {
                 let mut packed = packed_gradient.view_mut().slice(0..shape.weight_len());
-                conv2d::backward_weight_fused(&shape, x, prologue, dy, packed.reborrow(), dbias, mode, scratch.view_mut())?;
+                match prologue {
+                    None => conv2d::backward_weight(&shape, x, dy, packed.reborrow(), dbias, mode, scratch.view_mut())?,
+                    prologue => {
+                        conv2d::backward_weight_fused(&shape, x, prologue, dy, packed.reborrow(), dbias, mode, scratch.view_mut())?;
+                    }
+                }
                 conv2d::unpack_gradient(&shape, packed.view(), dweight, mode)?;
             }
         }

@@ -13,7 +13,7 @@ use crate::refresh::Moments;
 use crate::staging::Staged;
 use crate::step::Program;
 use crate::tap::{Activation, Flow, Taps};
-use landscape_core::{Buffers, Coefficients, ControlPoints, Flat, Norm, ParamLayout, Pass};
+use landscape_core::{Buffers, Coefficients, ControlPoints, Flat, Norm, ParamLayout, Pass, Tell};
 use landscape_graph::Graph;
 use landscape_kernels::{Accumulate, Device, Precision, Real, View, ViewMut, shape};
 use std::sync::Arc;
@@ -213,7 +213,7 @@ impl<T: Real> Executor<T> {
         self.weights.moved();
     }
 
-    /// The statistics buffers.
+    /// The statistics buffers; after training passes with [`Tell::Later`] those of the last [`Executor::settle`].
     pub fn buffers(&self) -> &Buffers {
         self.norms.buffers()
     }
@@ -229,16 +229,30 @@ impl<T: Real> Executor<T> {
         Ok(())
     }
 
+    /// Brings the statistics buffers up to date: on an accelerator training passes with [`Tell::Later`] move them there alone.
+    ///
+    /// # Errors
+    /// If the accelerator failed.
+    pub fn settle(&mut self) -> Result<()> {
+        self.norms.settle()
+    }
+
     pub(crate) fn program(&self) -> &Program {
         &self.shared.program
     }
 
     /// Writes refreshed statistics into the buffers.
-    pub(crate) fn store_statistics<'m>(&mut self, statistics: impl Iterator<Item = (usize, &'m Moments)>, n_batches: usize) {
+    ///
+    /// # Errors
+    /// If the accelerator that they are on failed; the buffers are then as before.
+    pub(crate) fn store_statistics<'m>(&mut self, statistics: impl Iterator<Item = (usize, &'m Moments)>, n_batches: usize) -> Result<()> {
+        let statistics = statistics.map(|(norm_idx, moments)| Ok((norm_idx, moments.mean.view().read()?, moments.var.view().read()?)));
+        let statistics = statistics.collect::<Result<Vec<_>>>()?;
         self.weights.statistics_changed();
-        for (norm_idx, moments) in statistics {
-            self.norms.store(&self.shared.program.norms[norm_idx], &moments.mean, &moments.var, n_batches);
+        for (norm_idx, mean, var) in statistics {
+            self.norms.store(norm_idx, &self.shared.program.norms[norm_idx], &mean, &var, n_batches);
         }
+        Ok(())
     }
 
     pub(crate) fn norms_mut(&mut self) -> &mut Norms<T> {
@@ -307,6 +321,9 @@ impl<T: Real> Executor<T> {
         let rule = NormRule::of(pass.norm);
         let control = Control { needed: None, rule: &|_| rule, report: &mut |_| {}, taps };
         let flow = self.run(mode, inputs, n, pass.dropout_seed, control)?;
+        if pass.tell == Tell::AtOnce {
+            self.norms.settle()?;
+        }
         if flow == Flow::Continue {
             let way_back = if mode == Mode::Training { WayBack::Open } else { WayBack::Closed };
             self.done = Some(Done { mode, n, pass, way_back });
@@ -326,7 +343,9 @@ impl<T: Real> Executor<T> {
         let shared = self.shared.clone();
         let program = &shared.program;
         let plan = shared.plan(mode);
-        self.arena.grow(plan, n, scratch_len(program, plan, n));
+        // Kernels of accelerators take what scratch memory they need from the device's pool.
+        let scratch_len = if self.device == Device::Cpu { scratch_len(program, plan, n) } else { 0 };
+        self.arena.grow(plan, n, scratch_len);
         self.arena.grow_packed_gradient(self.weights.longest_packed());
         self.weights.prepare(program, &plan.steps, &self.norms, &mut self.arena.packed_gradient)?;
         if control.taps.is_none() && mode == Mode::Training {

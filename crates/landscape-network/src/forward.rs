@@ -230,7 +230,7 @@ impl<T: Real> Run<'_, T> {
             check_rows(&step.name, n_rows)?;
         }
         if rule == NormRule::Stored {
-            norms.take_stored(norm_idx, slots);
+            norms.take_stored(norm_idx, slots)?;
         } else if !self.plan.steps.iter().any(|fused| fused.work == Work::Product { statistics: Some(slots.node) }) {
             norms.take_batch(norm_idx, n_rows, self.activation(&arena.slots, step.inputs[0]))?;
         }

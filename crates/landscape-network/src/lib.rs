@@ -47,6 +47,7 @@ mod fuse;
 mod plan;
 mod arena;
 mod pack;
+mod kept;
 mod norm;
 mod forward;
 mod backward;

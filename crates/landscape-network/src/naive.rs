@@ -5,7 +5,7 @@ use crate::executor::Executor;
 use crate::fuse::FusedStep;
 use crate::plan::{Finished, GradientWrite, Plan, Plans};
 use crate::step::Program;
-use landscape_core::{Flat, Norm, Pass, Seed};
+use landscape_core::{Flat, Norm, Pass, Seed, Tell};
 use landscape_graph::{Bias, Conv2d, Gelu, Graph, GraphBuilder, NodeId, Op};
 use landscape_kernels::{Accumulate, Device, Real};
 use proptest::prelude::*;
@@ -119,13 +119,13 @@ fn results<T: Real>(executor: &mut Executor<T>, norm: Norm) -> Vec<f64> {
     let (inputs, doutput) = (normal(3 * 32), normal(9));
     let mut gradient = Flat::zeros(&layout, &Device::Cpu);
     let mut all: Vec<f64> = Vec::new();
-    executor.forward(&inputs, 3, Pass { norm, dropout_seed: Some(2) }).unwrap();
+    executor.forward(&inputs, 3, Pass { norm, dropout_seed: Some(2), tell: Tell::AtOnce }).unwrap();
     all.extend(executor.output().host().iter().map(|v| v.to_f64()));
     executor.backward((&doutput).into(), &mut gradient, Accumulate::Overwrite).unwrap();
     all.extend(executor.output().host().iter().chain(gradient.view().host()).map(|v| v.to_f64()));
     all.extend(executor.buffers().values());
     executor.set_buffers(&buffers).unwrap();
-    executor.evaluate(&inputs, 3, Pass { norm, dropout_seed: None }).unwrap();
+    executor.evaluate(&inputs, 3, Pass { norm, dropout_seed: None, tell: Tell::AtOnce }).unwrap();
     all.extend(executor.output().host().iter().map(|v| v.to_f64()));
     all
 }

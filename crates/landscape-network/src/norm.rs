@@ -58,6 +58,17 @@ pub(crate) struct Norms<T> {
     /// What stands for a bias that is not there.
     zeros: Memory<T>,
     buffers: Buffers,
+    /// The running statistics where batches are taken on an accelerator, by batch norm.
+    kept: Vec<Option<Kept>>,
+}
+
+/// Running statistics on an accelerator.
+#[derive(Debug, Clone)]
+struct Kept {
+    /// Mean and variance, with their places in the buffers.
+    statistics: [(Range<usize>, Memory<f64>); 2],
+    /// Whether the buffers are behind.
+    ahead: bool,
 }
 
 impl<T: Real> Norms<T> {
@@ -66,10 +77,11 @@ impl<T: Real> Norms<T> {
         let used = program.norms.iter().map(|norm| [(); 2].map(|()| Memory::zeros(device, norm.channels))).collect();
         let scales = program.norms.iter().map(|norm| Memory::zeros(device, norm.channels)).collect();
         let longest = program.norms.iter().map(|norm| norm.channels).max().unwrap_or(0);
-        Norms { used, scales, zeros: Memory::zeros(device, longest), buffers }
+        let kept = vec![None; program.norms.len()];
+        Norms { used, scales, zeros: Memory::zeros(device, longest), buffers, kept }
     }
 
-    /// The running statistics.
+    /// The running statistics; as of the last [`Norms::settle`] where an accelerator is ahead.
     pub fn buffers(&self) -> &Buffers {
         &self.buffers
     }
@@ -77,6 +89,19 @@ impl<T: Real> Norms<T> {
     /// Replaces the running statistics; their layout was checked.
     pub fn set_buffers(&mut self, buffers: &Buffers) {
         self.buffers = buffers.clone();
+        self.kept.fill(None);
+    }
+
+    /// Brings the buffers up to date with an accelerator, which is waited for if it is ahead.
+    pub fn settle(&mut self) -> Result<()> {
+        let values = self.buffers.values_mut();
+        for kept in self.kept.iter_mut().flatten().filter(|kept| kept.ahead) {
+            for (range, memory) in &kept.statistics {
+                values[range.clone()].copy_from_slice(&memory.view().read()?);
+            }
+            kept.ahead = false;
+        }
+        Ok(())
     }
 
     /// Mean and variance that the latest pass normalised by.
@@ -143,7 +168,8 @@ impl<T: Real> Norms<T> {
     }
 
     /// Uses the stored statistics.
-    pub fn take_stored(&mut self, norm_idx: usize, slots: &NormSlots) {
+    pub fn take_stored(&mut self, norm_idx: usize, slots: &NormSlots) -> Result<()> {
+        self.settle()?;
         let values = self.buffers.values();
         for (used, range) in self.used[norm_idx].iter_mut().zip([&slots.mean, &slots.var]) {
             let stored = values[range.clone()].iter().copied().map(T::from_f64);
@@ -152,31 +178,38 @@ impl<T: Real> Norms<T> {
                 elsewhere => *elsewhere = Memory::from_host(&elsewhere.device(), stored.collect()),
             }
         }
+        Ok(())
     }
 
     /// Moves the running statistics towards those of the batch just taken.
     ///
-    /// running ← (1 − momentum)·running + momentum·batch, with the unbiased variance σ²·n/(n − 1), and counts the batch; kept in the
-    /// network's own precision, so that a checkpoint holds them exactly.
-    ///
-    /// # Source
-    /// PyTorch's `BatchNorm2d` in training mode.
+    /// As [`batch_norm::update_running`], with the unbiased variance σ²·n/(n − 1), and counts the batch. On an accelerator nothing waits:
+    /// [`Norms::settle`] brings the buffers up to date.
     pub fn update_running(&mut self, norm_idx: usize, n_rows: usize, slots: &NormSlots) -> Result<()> {
         let n = n_rows as f64;
         let values = self.buffers.values_mut();
-        let [mean, var] = &self.used[norm_idx];
-        for (statistic, range, factor) in [(mean, &slots.mean, 1.0), (var, &slots.var, n / (n - 1.0))] {
-            for (running, batch) in values[range.clone()].iter_mut().zip(statistic.view().read()?.iter()) {
-                let value = (1.0 - slots.momentum) * *running + slots.momentum * factor * batch.to_f64();
-                *running = T::from_f64(value).to_f64();
-            }
-        }
         values[slots.count] += 1.0;
+        let [mean, var] = &self.used[norm_idx];
+        let device = mean.device();
+        let factors = [1.0, n / (n - 1.0)];
+        if device == Device::Cpu {
+            for ((batch, range), factor) in [(mean, &slots.mean), (var, &slots.var)].into_iter().zip(factors) {
+                batch_norm::update_running(slots.momentum, factor, batch.view(), (&mut values[range.clone()]).into())?;
+            }
+            return Ok(());
+        }
+        let there = |range: &Range<usize>| (range.clone(), Memory::from_host(&device, values[range.clone()].to_vec()));
+        let kept = self.kept[norm_idx].get_or_insert_with(|| Kept { statistics: [there(&slots.mean), there(&slots.var)], ahead: false });
+        kept.ahead = true;
+        for ((batch, (_, running)), factor) in [mean, var].into_iter().zip(&mut kept.statistics).zip(factors) {
+            batch_norm::update_running(slots.momentum, factor, batch.view(), running.view_mut())?;
+        }
         Ok(())
     }
 
     /// Writes statistics into the buffers, in the network's own precision.
-    pub fn store(&mut self, slots: &NormSlots, mean: &[f64], var: &[f64], n_batches: usize) {
+    pub fn store(&mut self, norm_idx: usize, slots: &NormSlots, mean: &[f64], var: &[f64], n_batches: usize) {
+        self.kept[norm_idx] = None;
         let values = self.buffers.values_mut();
         for (range, from) in [(&slots.mean, mean), (&slots.var, var)] {
             for (value, &from) in values[range.clone()].iter_mut().zip(from) {

@@ -2,13 +2,14 @@
 
 use crate::error::{Error, Result};
 use crate::executor::Executor;
+use crate::kept::KeptTallies;
 use crate::refresh;
 use crate::staging::Staged;
 use landscape_core::{
-    Batches, Buffers, Coefficients, ControlPoints, Examples, Flat, Fork, NormRefresh, Objective, Pass, Stateful, Tally, Targets,
+    Batches, Buffers, Coefficients, ControlPoints, Examples, Flat, Fork, NormRefresh, Objective, Pass, Stateful, Tally, Targets, Tell,
 };
 use landscape_graph::Graph;
-use landscape_kernels::loss::{LossSums, cross_entropy, squared_error};
+use landscape_kernels::loss::{LossSums, add_cross_entropy, add_squared_error, cross_entropy, squared_error};
 use landscape_kernels::{Accumulate, Device, Precision, Real, View, ViewMut};
 use std::sync::Arc;
 
@@ -52,6 +53,7 @@ impl Loss {
 pub struct NetworkObjective<T> {
     executor: Executor<T>,
     loss: Loss,
+    kept: KeptTallies,
 }
 
 impl<T: Real> NetworkObjective<T> {
@@ -68,7 +70,7 @@ impl<T: Real> NetworkObjective<T> {
     /// # Errors
     /// As [`Executor::in_precision`].
     pub fn in_precision(graph: Arc<Graph>, device: &Device, loss: Loss, precision: Precision) -> Result<Self> {
-        Ok(NetworkObjective { executor: Executor::in_precision(graph, device, precision)?, loss })
+        Ok(NetworkObjective { kept: KeptTallies::new(device), executor: Executor::in_precision(graph, device, precision)?, loss })
     }
 
     /// Goes to `point`: a move with one control point.
@@ -123,21 +125,34 @@ impl<T: Real> NetworkObjective<T> {
     }
 }
 
-/// The loss of outputs, and scale times its gradient.
-fn loss_of<T: Real>(device: &Device, batch: &Examples<T>, outputs: View<'_, T>, gradient: Option<(ViewMut<'_, T>, f64)>) -> Result<Tally> {
-    let n_outputs = outputs.len() / batch.n_examples;
+/// The loss of outputs, and scale times its gradient; on a GPU the tally is kept if it need not be told at once.
+fn loss_of<T: Real>(
+    kept: &mut KeptTallies,
+    tell: Tell,
+    batch: &Examples<T>,
+    outputs: View<'_, T>,
+    gradient: Option<(ViewMut<'_, T>, f64)>,
+) -> Result<Tally> {
+    let (n, n_outputs, device) = (batch.n_examples, outputs.len() / batch.n_examples, kept.device().clone());
+    let later = tell == Tell::Later && device != Device::Cpu;
     let (LossSums { loss_nats_sum, .. }, n_wrong) = match &batch.targets {
         Targets::Classes(labels) => {
-            let labels = Staged::on(device, labels);
-            let sums = cross_entropy(batch.n_examples, n_outputs, outputs, labels.view(), gradient)?;
+            let labels = Staged::on(&device, labels);
+            if later {
+                return kept.keep(n, Some(n_outputs), |sums| add_cross_entropy(n, n_outputs, outputs, labels.view(), gradient, sums));
+            }
+            let sums = cross_entropy(n, n_outputs, outputs, labels.view(), gradient)?;
             (sums, Some(sums.n_wrong))
         }
         Targets::Values(values) => {
-            let values = Staged::on(device, values);
-            (squared_error(batch.n_examples, n_outputs, outputs, values.view(), gradient)?, None)
+            let values = Staged::on(&device, values);
+            if later {
+                return kept.keep(n, None, |sums| add_squared_error(n, n_outputs, outputs, values.view(), gradient, sums));
+            }
+            (squared_error(n, n_outputs, outputs, values.view(), gradient)?, None)
         }
     };
-    Ok(Tally { n_examples: batch.n_examples as u64, loss_nats_sum, n_wrong })
+    Ok(Tally { n_examples: n as u64, loss_nats_sum, n_wrong })
 }
 
 impl<T: Real> Objective for NetworkObjective<T> {
@@ -155,20 +170,28 @@ impl<T: Real> Objective for NetworkObjective<T> {
     fn measure(&mut self, batch: &Examples<T>, pass: Pass) -> landscape_core::Result<Tally> {
         self.check_targets(batch)?;
         self.executor.evaluate(&batch.inputs, batch.n_examples, pass)?;
-        Ok(loss_of(self.executor.device(), batch, self.executor.output(), None)?)
+        Ok(loss_of(&mut self.kept, pass.tell, batch, self.executor.output(), None)?)
     }
 
     fn gradient(&mut self, batch: &Examples<T>, pass: Pass, into: &mut Flat<T>, mode: Accumulate) -> landscape_core::Result<Tally> {
         self.check_targets(batch)?;
         self.executor.forward(&batch.inputs, batch.n_examples, pass)?;
-        let (scale, device) = (1.0 / batch.n_examples as f64, self.executor.device().clone());
-        Ok(self.executor.backward_with(into, mode, |outputs, gradient| loss_of(&device, batch, outputs, Some((gradient, scale))))?)
+        let (scale, kept) = (1.0 / batch.n_examples as f64, &mut self.kept);
+        Ok(self
+            .executor
+            .backward_with(into, mode, |outputs, gradient| loss_of(kept, pass.tell, batch, outputs, Some((gradient, scale))))?)
+    }
+
+    fn collect(&mut self, told: &mut dyn FnMut(Tally)) -> landscape_core::Result<()> {
+        self.executor.settle()?;
+        Ok(self.kept.tell(told)?)
     }
 }
 
 impl<T: Real> Fork for NetworkObjective<T> {
     fn fork(&self) -> Self {
-        NetworkObjective { executor: self.executor.fork(), loss: self.loss }
+        let executor = self.executor.fork();
+        NetworkObjective { kept: KeptTallies::new(executor.device()), executor, loss: self.loss }
     }
 
     fn fork_bytes(&self, n_examples: usize) -> usize {

@@ -20,7 +20,8 @@ use crate::norm::{BatchStatistics, NormRule};
 use crate::step::Program;
 use landscape_core::{Batches, Examples, NormRefresh};
 use landscape_graph::Op;
-use landscape_kernels::Real;
+use landscape_kernels::batch_norm::{Share, merge_moments};
+use landscape_kernels::{Device, Memory, Real};
 
 /// Takes the statistics of all batch norms of a network anew, from epoch 0 of `batches`.
 ///
@@ -77,7 +78,7 @@ fn one_pass<T: Real>(
     let program = executor.program();
     let nodes: Vec<usize> = norms.iter().map(|&norm_idx| program.norms[norm_idx].node).collect();
     let needed = program.ancestors(&nodes);
-    let mut sums: Vec<Moments> = program.norms.iter().map(|slots| Moments::new(slots.channels)).collect();
+    let mut sums: Vec<Moments> = program.norms.iter().map(|slots| Moments::new(executor.device(), slots.channels)).collect();
     for batch_idx in 0..batches.n_batches() {
         let batch = batches.batch(0, batch_idx)?;
         let mut failure = None;
@@ -92,8 +93,7 @@ fn one_pass<T: Real>(
             return Err(error);
         }
     }
-    executor.store_statistics(norms.iter().map(|&norm_idx| (norm_idx, &sums[norm_idx])), batches.n_batches());
-    Ok(())
+    executor.store_statistics(norms.iter().map(|&norm_idx| (norm_idx, &sums[norm_idx])), batches.n_batches())
 }
 
 /// How the statistics of batches are put together.
@@ -107,17 +107,17 @@ enum Merge {
     Pooled,
 }
 
-/// Statistics of all batches so far, in double precision.
+/// Statistics of all batches so far, in double precision, where the batches are.
 #[derive(Debug, Clone)]
 pub(crate) struct Moments {
     weight: f64,
-    pub mean: Vec<f64>,
-    pub var: Vec<f64>,
+    pub mean: Memory<f64>,
+    pub var: Memory<f64>,
 }
 
 impl Moments {
-    fn new(channels: usize) -> Self {
-        Moments { weight: 0.0, mean: vec![0.0; channels], var: vec![0.0; channels] }
+    fn new(device: &Device, channels: usize) -> Self {
+        Moments { weight: 0.0, mean: Memory::zeros(device, channels), var: Memory::zeros(device, channels) }
     }
 
     /// Moves towards a batch's statistics by its share of all weight so far.
@@ -133,15 +133,8 @@ impl Moments {
             Merge::Pooled => (n, 1.0, 1.0),
         };
         self.weight += weight;
-        let share = weight / self.weight;
-        let (means, vars) = (batch.mean.read()?, batch.var.read()?);
-        let rows = self.mean.iter_mut().zip(&mut self.var).zip(means.iter().zip(vars.iter()));
-        for ((mean, var), (batch_mean, batch_var)) in rows {
-            let d = batch_mean.to_f64() - *mean;
-            *mean += share * d;
-            *var += share * (factor * batch_var.to_f64() - *var) + between * share * (1.0 - share) * d * d;
-        }
-        Ok(())
+        let share = Share { share: weight / self.weight, factor, between };
+        Ok(merge_moments(share, batch.mean, batch.var, self.mean.view_mut(), self.var.view_mut())?)
     }
 }
 

@@ -193,6 +193,10 @@ impl<T: Real> Objective for SharedFirstLayer<T> {
     fn gradient(&mut self, _: &Arc<Products<T>>, _: Pass, _: &mut Flat<T>, _: Accumulate) -> landscape_core::Result<Tally> {
         Err(landscape_core::Error::NoGradient)
     }
+
+    fn collect(&mut self, told: &mut dyn FnMut(Tally)) -> landscape_core::Result<()> {
+        self.tail.collect(told)
+    }
 }
 
 /// The batches of a refresh, blended one by one.

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{examples, mlp, objective, residual, zoo};
-use landscape_core::{Examples, Flat, Fork, Norm, Objective, Pass, Stateful, Targets};
+use landscape_core::{Examples, Flat, Fork, Norm, Objective, Pass, Stateful, Targets, Tell};
 use landscape_graph::{Bias, Graph, GraphBuilder};
 use landscape_kernels::{Accumulate, Device};
 use landscape_network::{Loss, NetworkObjective};
@@ -48,7 +48,7 @@ fn mlp_gradients_are_derivatives() {
 
 #[test]
 fn residual_gradients_are_derivatives_through_batch_statistics() {
-    check_all(residual(), Pass { norm: Norm::Batch, dropout_seed: None }, 3);
+    check_all(residual(), Pass { norm: Norm::Batch, dropout_seed: None, tell: Tell::AtOnce }, 3);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn dropout_masks_are_a_function_of_seed_and_position() {
     let batch = examples::<f64>(objective.executor().graph(), 4, 1);
     let longer = examples::<f64>(objective.executor().graph(), 6, 1);
     assert_eq!(longer.inputs[..batch.inputs.len()], batch.inputs[..], "the longer batch begins with the shorter one");
-    let pass = |seed| Pass { norm: Norm::Stored, dropout_seed: Some(seed) };
+    let pass = |seed| Pass { norm: Norm::Stored, dropout_seed: Some(seed), tell: Tell::AtOnce };
     let mut outputs = |batch: &Examples<f64>, pass| {
         objective.executor_mut().evaluate(&batch.inputs, batch.n_examples, pass).unwrap();
         objective.executor().output().host().to_vec()

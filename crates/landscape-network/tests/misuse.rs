@@ -4,7 +4,9 @@
 mod common;
 
 use common::{examples, mlp, objective, residual};
-use landscape_core::{Buffers, Coefficients, ControlPoints, Examples, Flat, Fork, Norm, Objective, ParamLayout, Pass, Stateful, Targets};
+use landscape_core::{
+    Buffers, Coefficients, ControlPoints, Examples, Flat, Fork, Norm, Objective, ParamLayout, Pass, Stateful, Targets, Tell,
+};
 use landscape_graph::{Bias, Conv2d, GraphBuilder};
 use landscape_kernels::{Accumulate, Device};
 use landscape_network::{Error, Executor, Loss, NetworkObjective};
@@ -81,7 +83,7 @@ fn one_value_has_no_variance() {
     let x = b.batch_norm("bn", x).unwrap();
     let mut objective = objective::<f64>(b.finish(x).unwrap(), 1);
     let batch = examples(objective.executor().graph(), 1, 2);
-    let found = message(objective.measure(&batch, Pass { norm: Norm::Batch, dropout_seed: None }));
+    let found = message(objective.measure(&batch, Pass { norm: Norm::Batch, dropout_seed: None, tell: Tell::AtOnce }));
     assert!(found.starts_with("node `bn`: batch statistics need more than one value per channel, got one"), "{found}");
     objective.measure(&batch, Pass::EVALUATE).unwrap();
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{cut, examples, objective, residual, zoo};
-use landscape_core::{Buffers, Examples, Norm, NormRefresh, Objective, Pass, Stateful};
+use landscape_core::{Buffers, Examples, Norm, NormRefresh, Objective, Pass, Stateful, Tell};
 use landscape_network::NetworkObjective;
 use landscape_network::tap::{Flow, Taps};
 
@@ -47,7 +47,7 @@ fn running_statistics_move_by_momentum_towards_the_unbiased_variance() {
     let batch = examples(objective.executor().graph(), 4, 1);
     let before = objective.buffers().clone();
     let values = channel_values(&mut objective, "conv1", &batch);
-    objective.measure(&batch, Pass { norm: Norm::Batch, dropout_seed: None }).unwrap();
+    objective.measure(&batch, Pass { norm: Norm::Batch, dropout_seed: None, tell: Tell::AtOnce }).unwrap();
     let expected_mean: Vec<f64> =
         values.iter().zip(before.get("bn1.running_mean").unwrap()).map(|(v, old)| 0.9 * old + 0.1 * mean(v)).collect();
     let expected_var: Vec<f64> =
@@ -82,7 +82,7 @@ fn normalised_activations_have_mean_zero_and_variance_one() {
         }
         Ok(Flow::Stop)
     });
-    let pass = Pass { norm: Norm::Batch, dropout_seed: None };
+    let pass = Pass { norm: Norm::Batch, dropout_seed: None, tell: Tell::AtOnce };
     objective.executor_mut().evaluate_with(&batch.inputs, 4, pass, &mut taps).unwrap();
     drop(taps);
     assert_eq!(checked, 3);

@@ -5,7 +5,7 @@ mod common;
 
 use common::{cut, examples, objective, residual, zoo};
 use landscape_core::parallel_points::measure_points;
-use landscape_core::{ControlPoints, Curve, Flat, Fork, Norm, NormRefresh, Objective, Pass, Row, Segment, Stateful};
+use landscape_core::{ControlPoints, Curve, Flat, Fork, Norm, NormRefresh, Objective, Pass, Row, Segment, Stateful, Tell};
 use landscape_graph::{Bias, Conv2d, Graph, GraphBuilder};
 use landscape_kernels::{Accumulate, Device};
 
@@ -105,7 +105,7 @@ fn a_fork_takes_the_memory_that_it_says() {
         let mut fork = network.fork();
         let batch = examples(network.executor().graph(), 21, 4);
         // A refresh passes activations by batch statistics, which are planned otherwise.
-        fork.measure(&batch, Pass { norm: Norm::Batch, dropout_seed: None }).unwrap();
+        fork.measure(&batch, Pass { norm: Norm::Batch, dropout_seed: None, tell: Tell::AtOnce }).unwrap();
         fork.measure(&batch, Pass::EVALUATE).unwrap();
         // The point, and at most two copies of it as convolutions read them.
         let point_bytes = size_of_val(network.weights().view().host());

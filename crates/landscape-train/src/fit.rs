@@ -82,9 +82,11 @@ pub struct StepReport {
     pub progress: Progress,
     /// The learning rate of this step.
     pub lr: f64,
-    /// What the batch gave, before the step.
+    /// What the batch gave, before the step; over no examples where the objective tells later ([`Tell::Later`]) and did not yet.
+    ///
+    /// [`Tell::Later`]: landscape_core::Tell::Later
     pub batch: Tally,
-    /// The epoch's sum so far, this step included.
+    /// The epoch's sum so far: this step included at the end of an epoch, and wherever the objective tells at once.
     pub epoch: Tally,
 }
 
@@ -115,10 +117,38 @@ pub struct Moment<'a, O: Objective> {
     pub objective: &'a mut O,
     /// The control points, this step included.
     pub points: &'a ControlPoints<O::Scalar>,
-    /// The state, this step included.
-    pub state: &'a FitState<O::Scalar>,
+    /// The state, this step included; its `epoch_tally` as `report.epoch` until [`Moment::settle`].
+    pub state: &'a mut FitState<O::Scalar>,
     /// Numbers of the step.
     pub report: StepReport,
+}
+
+impl<O: Objective> Moment<'_, O> {
+    /// Waits for what the objective has not told yet, so that state, report and statistics buffers are those of this step. Needed before
+    /// the state is saved.
+    ///
+    /// # Errors
+    /// As [`fit`].
+    pub fn settle(&mut self) -> Result<()> {
+        self.report.batch = settle(self.objective, self.state)?.unwrap_or(self.report.batch);
+        self.report.epoch = self.state.epoch_tally;
+        Ok(())
+    }
+}
+
+/// Adds what the objective kept back to the epoch's sum; gives the last of it.
+fn settle<O: Objective>(objective: &mut O, state: &mut FitState<O::Scalar>) -> Result<Option<Tally>> {
+    let (mut last, mut failure) = (None, None);
+    let step = state.step.saturating_sub(1);
+    objective.collect(&mut |tally| {
+        state.epoch_tally += tally;
+        last = Some(tally);
+        failure = failure.or((!tally.loss_nats_sum.is_finite()).then_some(tally));
+    })?;
+    match failure {
+        Some(tally) => Err(Error::Diverged { step, loss_nats: tally.nll() }),
+        None => Ok(last),
+    }
 }
 
 /// How [`fit`] ended.
@@ -130,10 +160,16 @@ pub enum Outcome {
     Stopped,
 }
 
+/// Steps whose losses are waited for together, where an objective tells later.
+const STEPS_TOLD_TOGETHER: u64 = 10;
+
 /// Trains the free rows of `points` from `state` on until all epochs are done or the observer stops it.
 ///
 /// Step s visits the point that `sampler` names for (seed, s), on batch s mod n of epoch ⌊s/n⌋, and moves every free row by
 /// `optimizer` along c_k·(∇L + wd·w) ([`DecayOn::Point`]) or c_k·∇L with the optimiser's own decay ([`DecayOn::ControlPoints`]).
+///
+/// Objectives may tell losses later: they are waited for every few steps and at the end of an epoch, and their sum has the same bits
+/// whenever that is.
 ///
 /// # Errors
 /// [`Error::Config`] for options out of range, [`Error::Diverged`] when the loss is no number any more, and whatever
@@ -173,7 +209,7 @@ pub fn fit<O: Objective>(
         let c = sampler.coefficients(seed, state.step)?;
         objective.move_to(points, &c)?;
         let batch = batches.batch(before.epoch(), (state.step % steps_per_epoch) as usize)?;
-        let pass = Pass::train(seed.child("dropout").child_idx(state.step).value());
+        let pass = Pass::train(seed.child("dropout").child_idx(state.step).value()).later();
         let tally = objective.gradient(&batch, pass, &mut gradient, Accumulate::Overwrite)?;
         if !tally.loss_nats_sum.is_finite() {
             return Err(Error::Diverged { step: state.step, loss_nats: tally.nll() });
@@ -192,8 +228,13 @@ pub fn fit<O: Objective>(
         state.epoch_tally += tally;
         state.step += 1;
         let progress = Progress { step: state.step, ..before };
-        let report = StepReport { progress, lr: config.optimizer.lr() * lr_factor, batch: tally, epoch: state.epoch_tally };
+        let mut report = StepReport { progress, lr: config.optimizer.lr() * lr_factor, batch: tally, epoch: state.epoch_tally };
+        if report.ends_epoch() || state.step.is_multiple_of(STEPS_TOLD_TOGETHER) {
+            report.batch = settle(objective, state)?.unwrap_or(tally);
+            report.epoch = state.epoch_tally;
+        }
         if observer(Moment { objective, points, state, report })? == Control::Stop && state.step < n_steps {
+            settle(objective, state)?;
             return Ok(Outcome::Stopped);
         }
     }

@@ -5,7 +5,7 @@ use candle_core::{Device, Result as CandleResult, Tensor};
 use candle_nn::{BatchNorm, Conv2d, Conv2dConfig, LayerNorm, Linear, Module, ModuleT, VarBuilder, VarMap};
 use candle_nn::{batch_norm, conv2d, layer_norm, linear};
 use landscape_core::curve::CurveKind;
-use landscape_core::{Batches, ControlPoints, Examples, Flat, Norm, NormRefresh, Objective, Pass, Seed, Segment, Stateful, Targets};
+use landscape_core::{Batches, ControlPoints, Examples, Flat, Norm, NormRefresh, Objective, Pass, Seed, Segment, Stateful, Targets, Tell};
 use landscape_core::{Coefficients, Curve, Row};
 use landscape_graph::{Bias, Graph, GraphBuilder};
 use landscape_kernels::Real;
@@ -298,7 +298,7 @@ fn right_gradients_pass_in_both_modes() {
     }
     // A gradient that is right is a gradient of what is measured: a step against it goes down by its square.
     let mut gradient = task.weights().clone();
-    let pass = Pass { norm: Norm::Stored, dropout_seed: None };
+    let pass = Pass { norm: Norm::Stored, dropout_seed: None, tell: Tell::AtOnce };
     let before = task.gradient(&batches[0], pass, &mut gradient, landscape_kernels::Accumulate::Overwrite).unwrap().nll();
     let once = gradient.to_vec();
     task.gradient(&batches[0], pass, &mut gradient, landscape_kernels::Accumulate::Add).unwrap();

@@ -83,7 +83,7 @@ impl Run<'_> {
         let loop_started = Instant::now();
         if state.step < n_steps.min(stop_at) {
             let first = Place { epoch: state.step / batches.n_batches() as u64, idx: (state.step % batches.n_batches() as u64) as usize };
-            let mut observe = |moment: Moment<'_, NetworkObjective<f32>>| {
+            let mut observe = |mut moment: Moment<'_, NetworkObjective<f32>>| {
                 let since = Instant::now();
                 let mut watch = || -> anyhow::Result<Control> {
                     let report = moment.report;
@@ -108,6 +108,7 @@ impl Run<'_> {
                     let stop = interrupted || step >= stop_at;
                     if !report.ends_run() && (stop || last_save.elapsed() >= due) {
                         records.sync()?;
+                        moment.settle()?;
                         let now = earlier.plus(loop_started.elapsed() - outside_steps - since.elapsed(), started.elapsed(), &records);
                         let buffers = moment.objective.buffers();
                         self.folder.write_state(&resume::to_bytes(moment.points, moment.state, Some(buffers), &now.to_json())?)?;
@@ -147,6 +148,9 @@ impl Run<'_> {
 }
 
 fn message(report: &StepReport) -> String {
+    if report.epoch.n_examples == 0 {
+        return String::new();
+    }
     let accuracy = report.epoch.accuracy().map(|a| format!("  accuracy {:.1} %", 100.0 * a)).unwrap_or_default();
     format!("loss {:.4}{accuracy}", report.epoch.nll())
 }

@@ -1,6 +1,6 @@
 //! Launches of the kernels for GPUs; lengths were checked, and there are rows where statistics are taken.
 
-use super::{BatchNormShape, Through};
+use super::{BatchNormShape, Share, Through};
 use crate::cuda::memory::scratch;
 use crate::cuda::{Cuda, Grid, Source, source};
 use crate::error::Result;
@@ -113,4 +113,33 @@ pub(super) fn backward<T: Real>(
             &[&n_rows, &channels, &rows_per_part, &eps, &var, &weight, &dy, &dx, &dx_mode],
         ),
     }
+}
+
+pub(super) fn update_running<T: Real>(
+    cuda: &Cuda,
+    momentum: f64,
+    factor: f64,
+    batch: View<'_, T>,
+    running: ViewMut<'_, f64>,
+) -> Result<()> {
+    let n = batch.len();
+    cuda.launch(&KERNELS, "batch_norm_update_running", T::NAME, Grid::over(n), &[&n, &momentum, &factor, &batch, &running])
+}
+
+pub(super) fn merge_moments<T: Real>(
+    cuda: &Cuda,
+    Share { share, factor, between }: Share,
+    batch_mean: View<'_, T>,
+    batch_var: View<'_, T>,
+    mean: ViewMut<'_, f64>,
+    var: ViewMut<'_, f64>,
+) -> Result<()> {
+    let n = batch_mean.len();
+    cuda.launch(
+        &KERNELS,
+        "batch_norm_merge_moments",
+        T::NAME,
+        Grid::over(n),
+        &[&n, &share, &factor, &between, &batch_mean, &batch_var, &mean, &var],
+    )
 }

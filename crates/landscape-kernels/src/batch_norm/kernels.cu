@@ -198,6 +198,29 @@ __device__ __forceinline__ void stored_gradient(
     }
 }
 
+// A running statistic moves towards a batch's, rounded to the batch's precision.
+template <typename T>
+__device__ __forceinline__ void update_running(index_t channels, double momentum, double factor, const T *batch, double *running)
+{
+    index_t c = (index_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (c < channels) {
+        running[c] = (double)(T)((1.0 - momentum) * running[c] + momentum * factor * (double)batch[c]);
+    }
+}
+
+// Mean and variance over all batches take one more in.
+template <typename T>
+__device__ __forceinline__ void merge_moments(
+    index_t channels, double share, double factor, double between, const T *batch_mean, const T *batch_var, double *mean, double *var)
+{
+    index_t c = (index_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (c < channels) {
+        double d = (double)batch_mean[c] - mean[c];
+        mean[c] += share * d;
+        var[c] += share * (factor * (double)batch_var[c] - var[c]) + between * share * (1.0 - share) * d * d;
+    }
+}
+
 #define KERNELS(T, name)                                                                                                 \
     extern "C" __global__ void batch_norm_moments_##name(                                                                \
         index_t n_rows, index_t channels, index_t rows_per_part, const T *x, double *partials)                           \
@@ -239,6 +262,17 @@ __device__ __forceinline__ void stored_gradient(
         T *dx, int add)                                                                                                  \
     {                                                                                                                    \
         stored_gradient(n_rows, channels, rows_per_part, eps, var, weight, dy, dx, add);                                 \
+    }                                                                                                                    \
+    extern "C" __global__ void batch_norm_update_running_##name(                                                         \
+        index_t channels, double momentum, double factor, const T *batch, double *running)                               \
+    {                                                                                                                    \
+        update_running(channels, momentum, factor, batch, running);                                                      \
+    }                                                                                                                    \
+    extern "C" __global__ void batch_norm_merge_moments_##name(                                                          \
+        index_t channels, double share, double factor, double between, const T *batch_mean, const T *batch_var,          \
+        double *mean, double *var)                                                                                       \
+    {                                                                                                                    \
+        merge_moments(channels, share, factor, between, batch_mean, batch_var, mean, var);                               \
     }
 
 KERNELS(float, f32)

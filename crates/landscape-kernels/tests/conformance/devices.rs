@@ -4,7 +4,7 @@
 
 use crate::{values, weight_space};
 use landscape_kernels::activation::{self, Gelu};
-use landscape_kernels::batch_norm::{self, BatchNormShape};
+use landscape_kernels::batch_norm::{self, BatchNormShape, Share};
 use landscape_kernels::conv2d::{self, Conv2dShape};
 use landscape_kernels::dropout::{self, DropoutMask};
 use landscape_kernels::linear::{self, LinearShape};
@@ -268,6 +268,16 @@ fn batch_norms<T: Real>() -> Vec<Case<T>> {
                 let var_stored = Memory::from_host(d, narrow::<T>(&values(channels, 6).iter().map(|v| v + 1.5).collect::<Vec<_>>()));
                 batch_norm::normalize(&s, x.view(), stored.view(), var_stored.view(), 1e-5, weight, bias, y.view_mut())?;
                 let mut all = vec![mean_there, var_there, y.to_host()?];
+                let mut kept = [7, 8].map(|seed| put::<f64>(d, channels, seed));
+                for momentum in [0.1, 0.7] {
+                    batch_norm::update_running(momentum, 1.25, stored.view(), kept[0].view_mut())?;
+                    let share = Share { share: momentum, factor: 1.25, between: momentum };
+                    let [mean, var] = &mut kept;
+                    batch_norm::merge_moments(share, stored.view(), var_stored.view(), mean.view_mut(), var.view_mut())?;
+                }
+                for kept in &kept {
+                    all.push(narrow(&kept.to_host()?));
+                }
                 for through_batch in [true, false] {
                     let backward = if through_batch { batch_norm::backward_batch } else { batch_norm::backward_stored };
                     let mut gradients = vec![fresh::<T>(d, channels), fresh::<T>(d, channels)];
