@@ -6,6 +6,7 @@
 
 pub(crate) mod args;
 mod blas;
+pub(crate) mod dnn;
 mod launch;
 pub(crate) mod memory;
 pub(crate) mod place;
@@ -14,6 +15,7 @@ pub(crate) use launch::{Grid, Source, source};
 pub(crate) use place::{Placed, place};
 
 use crate::error::{Error, Result};
+use crate::memory::Algorithms;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result, sys};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +28,9 @@ pub struct Cuda(Arc<Inner>);
 struct Inner {
     /// Opened by the first product; given back before the stream and the context.
     blas: OnceLock<Option<blas::Blas>>,
+    /// Opened by the first convolution.
+    dnn: OnceLock<Option<dnn::Dnn>>,
+    algorithms: Algorithms,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     loaded: Mutex<Loaded>,
@@ -39,11 +44,19 @@ struct Loaded {
 }
 
 impl Cuda {
-    /// Opens GPU number `ordinal`.
+    /// Opens GPU number `ordinal`, for deterministic algorithms.
     ///
     /// # Errors
     /// [`Error::NoDevice`] if there is no driver, no such GPU, or none of compute capability 8.0 or more.
     pub fn open(ordinal: usize) -> Result<Self> {
+        Self::open_for(ordinal, Algorithms::Deterministic)
+    }
+
+    /// Opens GPU number `ordinal`.
+    ///
+    /// # Errors
+    /// As [`Cuda::open`].
+    pub fn open_for(ordinal: usize, algorithms: Algorithms) -> Result<Self> {
         let device = format!("cuda:{ordinal}");
         if !driver_is_present() {
             return Err(Error::NoDevice { device, reason: "there is no CUDA driver on this machine (`libcuda.so.1`)".to_owned() });
@@ -65,7 +78,12 @@ impl Cuda {
         unsafe { context.disable_event_tracking() };
         keep_freed_memory(&context).map_err(failed)?;
         let stream = context.new_stream().map_err(failed)?;
-        Ok(Cuda(Arc::new(Inner { blas: OnceLock::new(), context, stream, loaded: Mutex::default() })))
+        Ok(Cuda(Arc::new(Inner { blas: OnceLock::new(), dnn: OnceLock::new(), algorithms, context, stream, loaded: Mutex::default() })))
+    }
+
+    /// Which algorithms it was opened for.
+    pub fn algorithms(&self) -> Algorithms {
+        self.0.algorithms
     }
 
     /// Which GPU.

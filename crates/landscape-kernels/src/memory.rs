@@ -142,6 +142,16 @@ pub enum Device {
     Cuda(Cuda),
 }
 
+/// Which algorithms of libraries a GPU may use. Own kernels, and all of the processor's, are deterministic in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Algorithms {
+    /// Those that give the same bits for the same shapes.
+    #[default]
+    Deterministic,
+    /// All: some add up in an order that changes from run to run, and may be faster.
+    Any,
+}
+
 impl Device {
     /// Reads `cpu`, or opens `cuda` (the first GPU) or `cuda:N`.
     ///
@@ -168,6 +178,14 @@ impl Device {
     /// # Errors
     /// As [`Device::parse`].
     pub fn parse_list(name: &str) -> Result<Vec<Self>> {
+        Self::parse_list_for(name, Algorithms::Deterministic)
+    }
+
+    /// [`Device::parse_list`], with a say in the algorithms of GPUs.
+    ///
+    /// # Errors
+    /// As [`Device::parse`].
+    pub fn parse_list_for(name: &str, algorithms: Algorithms) -> Result<Vec<Self>> {
         if name == "cpu" {
             return Ok(vec![Device::Cpu]);
         }
@@ -183,9 +201,13 @@ impl Device {
             return Err(unknown());
         }
         #[cfg(feature = "cuda")]
-        return ordinals.into_iter().map(|ordinal| Cuda::open(ordinal.into()).map(Device::Cuda)).collect();
+        return ordinals.into_iter().map(|ordinal| Cuda::open_for(ordinal.into(), algorithms).map(Device::Cuda)).collect();
         #[cfg(not(feature = "cuda"))]
-        Err(Error::NotBuilt(name.to_owned()))
+        {
+            // Without GPUs there is nothing to choose.
+            let _ = (ordinals, algorithms);
+            Err(Error::NotBuilt(name.to_owned()))
+        }
     }
 }
 

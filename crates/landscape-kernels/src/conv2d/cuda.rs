@@ -1,13 +1,14 @@
-//! Convolution on GPUs by own kernels.
+//! Convolution on GPUs: by cuDNN where it is there and takes the shape, else by own kernels.
 
 use super::Conv2dShape;
 use super::shape::OP;
 use crate::cuda::args::Plain;
+use crate::cuda::dnn::Product;
 use crate::cuda::memory::scratch;
 use crate::cuda::{Cuda, Grid, Source, source};
 use crate::error::{Result, check_len};
-use crate::memory::{Accumulate, Real, View, ViewMut};
-use crate::reduce::cuda::{RowParts, store_column_sums, sum_partials};
+use crate::memory::{Accumulate, Memory, Real, View, ViewMut};
+use crate::reduce::cuda::{RowParts, fill_rows, store_column_sums, sum_partials};
 use cudarc::driver::DeviceRepr;
 
 const KERNELS: Source = source!("conv2d/kernels");
@@ -91,16 +92,38 @@ fn check(s: &Conv2dShape, input: (&'static str, usize), packed: usize, output: (
     check_len(OP, output.0, s.out_len(), output.1)
 }
 
+/// [group][rows][columns] to [group][columns][rows].
+fn transpose<T: Real>(cuda: &Cuda, n_groups: usize, [rows, columns]: [usize; 2], from: View<'_, T>, to: ViewMut<'_, T>) -> Result<()> {
+    let blocks = [rows.div_ceil(32), columns.div_ceil(32), n_groups].map(|v| u32::try_from(v).unwrap_or(u32::MAX));
+    let grid = Grid { blocks, threads: [32, 8, 1], shared_bytes: 0 };
+    cuda.launch(&KERNELS, "transpose", T::NAME, grid, &[&rows, &columns, &from, &to])
+}
+
+/// The packed weight as cuDNN reads it.
+fn filter<T: Real>(cuda: &Cuda, s: &Conv2dShape, packed: View<'_, T>) -> Result<Memory<T>> {
+    let mut filter = scratch::<T>(cuda, s.weight_len())?;
+    transpose(cuda, s.groups, [s.k(), s.out_group()], packed, filter.view_mut())?;
+    Ok(filter)
+}
+
 pub(super) fn forward<T: Real>(
     cuda: &Cuda,
     s: &Conv2dShape,
     x: View<'_, T>,
     packed: View<'_, T>,
     bias: Option<View<'_, T>>,
-    y: ViewMut<'_, T>,
+    mut y: ViewMut<'_, T>,
 ) -> Result<()> {
     check(s, ("x", x.len()), packed.len(), ("y", y.len()))?;
     bias.map_or(Ok(()), |bias| check_len(OP, "bias", s.out_channels, bias.len()))?;
+    if cuda.dnn_takes::<T>(Product::Forward, s) {
+        let mut mode = Accumulate::Overwrite;
+        if let Some(bias) = bias {
+            fill_rows(cuda, bias, y.reborrow())?;
+            mode = Accumulate::Add;
+        }
+        return cuda.dnn_product(Product::Forward, s, x, filter(cuda, s, packed)?.view(), y.view(), mode);
+    }
     if s.is_depthwise() {
         return cuda.launch(&KERNELS, "depthwise_forward", T::NAME, Grid::over(y.len()), &[&sizes(s), &x, &packed, &bias, &y]);
     }
@@ -119,6 +142,9 @@ pub(super) fn backward_input<T: Real>(
     mode: Accumulate,
 ) -> Result<()> {
     check(s, ("dx", dx.len()), packed.len(), ("dy", dy.len()))?;
+    if cuda.dnn_takes::<T>(Product::Data, s) {
+        return cuda.dnn_product(Product::Data, s, dx.view(), filter(cuda, s, packed)?.view(), dy, mode);
+    }
     if s.is_depthwise() {
         let grid = Grid::over(dx.len());
         return cuda.launch(&KERNELS, "depthwise_backward_input", T::NAME, grid, &[&sizes(s), &packed, &dy, &dx, &mode]);
@@ -143,6 +169,11 @@ pub(super) fn backward_weight<T: Real>(
     if let Some(dbias) = dbias {
         check_len(OP, "dbias", s.out_channels, dbias.len())?;
         store_column_sums(cuda, s.out_channels, dy, dbias, mode)?;
+    }
+    if cuda.dnn_takes::<T>(Product::Weight, s) {
+        let mut dfilter = scratch::<T>(cuda, s.weight_len())?;
+        cuda.dnn_product(Product::Weight, s, x, dfilter.view_mut().view(), dy, Accumulate::Overwrite)?;
+        return transpose(cuda, s.groups, [s.out_group(), s.k()], dfilter.view(), dpacked);
     }
     let n_pixels = s.out_len() / s.out_channels;
     let (kernel, mut grid) = if s.is_depthwise() {

@@ -281,6 +281,26 @@ __device__ __forceinline__ void unpack(const ConvSizes &s, const T *packed, T *o
     }
 }
 
+// [group][rows][columns] to [group][columns][rows], in tiles of 32 x 32 by blocks of 32 x 8; blockIdx.z is the group.
+template <typename T>
+__device__ __forceinline__ void transpose(index_t rows, index_t columns, const T *from, T *to, T *tile)
+{
+    from += (index_t)blockIdx.z * rows * columns;
+    to += (index_t)blockIdx.z * rows * columns;
+    index_t row = (index_t)blockIdx.x * 32, column = (index_t)blockIdx.y * 32;
+    for (int i = threadIdx.y; i < 32; i += 8) {
+        if (row + i < rows && column + threadIdx.x < columns) {
+            tile[i * 33 + threadIdx.x] = from[(row + i) * columns + column + threadIdx.x];
+        }
+    }
+    __syncthreads();
+    for (int i = threadIdx.y; i < 32; i += 8) {
+        if (column + i < columns && row + threadIdx.x < rows) {
+            to[(column + i) * rows + row + threadIdx.x] = tile[threadIdx.x * 33 + i];
+        }
+    }
+}
+
 // Tiles of 64 x 64, and of 128 x 16 for at most 32 columns.
 #define PRODUCTS(T, name, size, ROWS, COLUMNS, R, C)                                                                     \
     extern "C" __global__ void __launch_bounds__(THREADS) conv2d_forward_##size##_##name(                                \
@@ -327,6 +347,11 @@ __device__ __forceinline__ void unpack(const ConvSizes &s, const T *packed, T *o
     extern "C" __global__ void unpack_gradient_##name(ConvSizes s, const T *packed, T *oihw, int add)                    \
     {                                                                                                                    \
         unpack(s, packed, oihw, add);                                                                                    \
+    }                                                                                                                    \
+    extern "C" __global__ void transpose_##name(index_t rows, index_t columns, const T *from, T *to)                     \
+    {                                                                                                                    \
+        __shared__ T tile[32 * 33];                                                                                      \
+        transpose(rows, columns, from, to, tile);                                                                        \
     }
 
 KERNELS(float, f32)

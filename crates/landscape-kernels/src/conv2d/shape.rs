@@ -131,7 +131,7 @@ impl Conv2dShape {
     }
 
     /// Input channels of one group.
-    pub(super) fn in_group(&self) -> usize {
+    pub(crate) fn in_group(&self) -> usize {
         self.in_channels / self.groups
     }
 
@@ -151,7 +151,7 @@ impl Conv2dShape {
     }
 
     /// One input channel to one output channel, with taps: vectorised over channels instead of by products.
-    pub(super) fn is_depthwise(&self) -> bool {
+    pub(crate) fn is_depthwise(&self) -> bool {
         self.groups > 1 && self.in_group() == 1 && self.out_group() == 1
     }
 

@@ -6,10 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The crate's folder, whatever test includes this file.
-const CRATE: &str = env!("CARGO_MANIFEST_DIR");
+/// The folder of the kernels, whichever crate of the workspace includes this file.
+const CRATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../landscape-kernels");
 
-/// The folder in that of the driver that holds what may be there or not: cuBLAS.
+/// The folder in that of the driver that holds what may be there or not: cuBLAS and cuDNN.
 #[allow(dead_code)]
 pub const LIBRARIES: &str = "libraries";
 
@@ -30,7 +30,7 @@ pub fn build(temp: &Path) -> Result<PathBuf, String> {
     for (name, _, text) in cu_files() {
         state.extend(format!("{name}\n{text}\n").bytes());
     }
-    for name in ["device.hpp", "cublas.cpp"] {
+    for name in ["device.hpp", "cublas.cpp", "cudnn.cpp"] {
         state.extend(std::fs::read(here.join(name)).expect("a source of this crate"));
     }
 
@@ -52,15 +52,12 @@ pub fn build(temp: &Path) -> Result<PathBuf, String> {
         objects.push(object);
     }
     run(Command::new(&compiler).arg("-shared").args(&objects).arg("-o").arg(fresh.join("libcuda.so.1")));
-    // In a folder of its own: with it on the library path products are the library's, without it own kernels'.
+    // In a folder of its own: with it on the library path products are the libraries', without it own kernels'.
     std::fs::create_dir(fresh.join(LIBRARIES)).expect("a folder for the build");
-    let libraries = Command::new(&compiler)
-        .args(["-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-shared"])
-        .arg(here.join("cublas.cpp"))
-        .arg("-o")
-        .arg(fresh.join(LIBRARIES).join("libcublas.so.13"))
-        .output();
-    assert!(libraries.is_ok_and(|output| output.status.success()), "`cublas.cpp` does not compile");
+    for (source, library) in [("cublas.cpp", "libcublas.so.13"), ("cudnn.cpp", "libcudnn.so.9")] {
+        let flags = ["-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-shared"];
+        run(Command::new(&compiler).args(flags).arg(here.join(source)).arg("-o").arg(fresh.join(LIBRARIES).join(library)));
+    }
     std::fs::write(fresh.join("state"), &state).expect("the state of the build");
     // Whoever is first has built the same.
     let _ = std::fs::remove_dir_all(&folder);
