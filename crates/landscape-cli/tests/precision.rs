@@ -52,7 +52,7 @@ fn a_curve_is_trained_and_measured_in_bf16() {
 #[test]
 fn what_is_not_computed_in_bf16_is_refused() {
     let sandbox = Sandbox::with_run();
-    sandbox.refused(&["train", "--model", MODEL, "--precision", "f16"], &["--precision", "`f32` or `bf16`, got `f16`"]);
+    sandbox.refused(&["train", "--model", MODEL, "--precision", "f16"], &["--precision", "`f32`, `bf16` or `tf32`, got `f16`"]);
     let shared = ["profile", "run", "--samples", "3", "--shared-first-layer", "--precision", "bf16"];
     let answer = sandbox.run(&shared);
     assert_eq!(answer.code, Some(2), "{answer}");

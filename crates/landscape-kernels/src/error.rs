@@ -52,7 +52,7 @@ pub enum Error {
     #[error("kernels must be `avx512`, `avx2` or `portable`, got `{0}`")]
     UnknownLevel(String),
     /// A name of a precision that cannot be read.
-    #[error("precision must be `f32` or `bf16`, got `{0}`")]
+    #[error("precision must be `f32`, `bf16` or `tf32`, got `{0}`")]
     UnknownPrecision(String),
     /// A precision that there are no kernels in.
     #[error("there are no kernels in `{precision}` for {what}")]

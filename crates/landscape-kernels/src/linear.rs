@@ -9,7 +9,7 @@ use crate::check::n_elements;
 use crate::conv2d::Activation;
 use crate::error::{Result, check_len};
 use crate::gemm::{Dims, End, Fused, Strides, tiled_in};
-use crate::memory::{Accumulate, Real, View, ViewMut};
+use crate::memory::{Accumulate, Device, Real, View, ViewMut};
 use crate::precision::Precision;
 use crate::reduce::column_sums;
 
@@ -78,9 +78,10 @@ pub fn forward_fused<T: Real>(
     }
     precision.check_scalar::<T>()?;
     on_device!(OP, [x, weight, bias, y], gpu => match activation {
-        Activation::None => precision.check_gpu().and_then(|()| cuda::forward(gpu, shape, x, weight, bias, y)),
+        Activation::None => cuda::forward(gpu, shape, x, weight, bias, y),
         Activation::Relu => Err(not_fused()),
     });
+    precision.check::<T>(&Device::Cpu)?;
     let dims = Dims { m: n_rows, n: out_features, k: in_features };
     let finish = match activation {
         Activation::None => End::Store,
@@ -147,9 +148,10 @@ fn input_gradient<T: Real>(
     check_len(OP, "dx", n_elements(OP, &[n_rows, in_features])?, dx.len())?;
     precision.check_scalar::<T>()?;
     on_device!(OP, [weight, dy, dx, gate], gpu => match gate {
-        None => precision.check_gpu().and_then(|()| cuda::backward_input(gpu, shape, weight, dy, dx, mode)),
+        None => cuda::backward_input(gpu, shape, weight, dy, dx, mode),
         Some(_) => Err(not_fused()),
     });
+    precision.check::<T>(&Device::Cpu)?;
     let dims = Dims { m: n_rows, n: in_features, k: out_features };
     let (dy, weight) = ((dy.host(), Strides::row_major(out_features)), (weight.host(), Strides::row_major(in_features)));
     let finish = gate.map_or(End::Store, |gate| End::Gate(gate.host()));
@@ -180,9 +182,8 @@ pub fn backward_weight<T: Real>(
         check_len(OP, "dbias", out_features, dbias.len())?;
     }
     precision.check_scalar::<T>()?;
-    on_device!(OP, [x, dy, dweight, dbias], gpu => {
-        precision.check_gpu().and_then(|()| cuda::backward_weight(gpu, shape, x, dy, dweight, dbias, mode))
-    });
+    on_device!(OP, [x, dy, dweight, dbias], gpu => cuda::backward_weight(gpu, shape, x, dy, dweight, dbias, mode));
+    precision.check::<T>(&Device::Cpu)?;
     let dims = Dims { m: out_features, n: in_features, k: n_rows };
     let mut row_sums = dbias.map(ViewMut::host);
     if precision == Precision::Bf16

@@ -9,6 +9,9 @@
 //! the second of a pair before the first, each sum rounded to nearest, and takes sums below 2^-126 for zero; elsewhere the kernels for f32
 //! run on rounded operands. Both are fixed by the shape, so bits depend on the processor's instructions and not on threads.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+
 use crate::error::{Error, Result};
 use crate::memory::{Device, Real};
 use crate::parallel::{CHUNK, for_each_chunk_mut};
@@ -28,17 +31,21 @@ pub enum Precision {
     F32,
     /// On operands rounded to bf16, summed in f32.
     Bf16,
+    /// On GPUs alone: cuBLAS and cuDNN may round operands to TF32 (10 bits of fraction) on the way in, and sum in f32; own kernels, where
+    /// those are not there, compute in f32.
+    Tf32,
 }
 
 impl Precision {
-    /// Both.
-    pub const ALL: [Precision; 2] = [Precision::F32, Precision::Bf16];
+    /// All of them.
+    pub const ALL: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Tf32];
 
-    /// Its name: `f32` or `bf16`.
+    /// Its name: `f32`, `bf16` or `tf32`.
     pub const fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
+            Precision::Tf32 => "tf32",
         }
     }
 
@@ -51,26 +58,18 @@ impl Precision {
     /// use landscape_kernels::{Device, Precision};
     /// assert!(Precision::Bf16.check::<f32>(&Device::Cpu).is_ok());
     /// assert!(Precision::Bf16.check::<f64>(&Device::Cpu).is_err());
+    /// assert!(Precision::Tf32.check::<f32>(&Device::Cpu).is_err());
     /// ```
     pub fn check<T: Real>(self, device: &Device) -> Result<()> {
-        if self == Precision::Bf16 && *device != Device::Cpu {
+        if self == Precision::Tf32 && *device == Device::Cpu {
             return Err(Error::NoPrecision { precision: self, what: format!("device `{device}`") });
         }
         self.check_scalar::<T>()
     }
 
-    /// Fails where a GPU would have to compute in it.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn check_gpu(self) -> Result<()> {
-        match self {
-            Precision::F32 => Ok(()),
-            Precision::Bf16 => Err(Error::NoPrecision { precision: self, what: "GPUs".to_owned() }),
-        }
-    }
-
     /// The same as [`Precision::check`] for the scalar alone.
     pub(crate) fn check_scalar<T: Real>(self) -> Result<()> {
-        if self == Precision::Bf16 && TypeId::of::<T>() != TypeId::of::<f32>() {
+        if self != Precision::F32 && TypeId::of::<T>() != TypeId::of::<f32>() {
             return Err(Error::NoPrecision { precision: self, what: format!("`{}`", type_name::<T>()) });
         }
         Ok(())
@@ -140,7 +139,7 @@ mod tests {
             assert_eq!(precision.to_string().parse::<Precision>().ok(), Some(precision));
         }
         let err = "f16".parse::<Precision>().err().map(|e| e.to_string());
-        assert_eq!(err.as_deref(), Some("precision must be `f32` or `bf16`, got `f16`"));
+        assert_eq!(err.as_deref(), Some("precision must be `f32`, `bf16` or `tf32`, got `f16`"));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use crate::cuda::memory::scratch;
 use crate::cuda::{Cuda, Grid, Source, source};
 use crate::error::{Result, check_len};
 use crate::memory::{Accumulate, Memory, Real, View, ViewMut};
+use crate::precision::Precision;
+use crate::precision::cuda::rounded;
 use crate::reduce::cuda::{RowParts, fill_rows, store_column_sums, sum_partials};
 use cudarc::driver::DeviceRepr;
 
@@ -85,18 +87,24 @@ fn grid([x, y]: [usize; 2], z: usize) -> Grid {
 }
 
 /// Checks the shape and the operands that all three have; there is no scratch memory to check.
-fn check(s: &Conv2dShape, input: (&'static str, usize), packed: usize, output: (&'static str, usize)) -> Result<()> {
+fn check<T: Real>(s: &Conv2dShape, input: (&'static str, usize), packed: usize, output: (&'static str, usize)) -> Result<()> {
     s.check()?;
+    s.precision.check_scalar::<T>()?;
     check_len(OP, input.0, s.in_len(), input.1)?;
     check_len(OP, "packed weight", s.weight_len(), packed)?;
     check_len(OP, output.0, s.out_len(), output.1)
+}
+
+/// In bf16: the convolution of operands that are rounded first. Their products are exact in TF32, with the numbers in f32 on either side.
+fn after_rounding(s: &Conv2dShape) -> Option<Conv2dShape> {
+    (s.precision == Precision::Bf16).then_some(Conv2dShape { precision: Precision::Tf32, ..*s })
 }
 
 /// [group][rows][columns] to [group][columns][rows].
 fn transpose<T: Real>(cuda: &Cuda, n_groups: usize, [rows, columns]: [usize; 2], from: View<'_, T>, to: ViewMut<'_, T>) -> Result<()> {
     let blocks = [rows.div_ceil(32), columns.div_ceil(32), n_groups].map(|v| u32::try_from(v).unwrap_or(u32::MAX));
     let grid = Grid { blocks, threads: [32, 8, 1], shared_bytes: 0 };
-    cuda.launch(&KERNELS, "transpose", T::NAME, grid, &[&rows, &columns, &from, &to])
+    cuda.launch(&KERNELS, "transpose_weight", T::NAME, grid, &[&rows, &columns, &from, &to])
 }
 
 /// The packed weight as cuDNN reads it.
@@ -114,8 +122,11 @@ pub(super) fn forward<T: Real>(
     bias: Option<View<'_, T>>,
     mut y: ViewMut<'_, T>,
 ) -> Result<()> {
-    check(s, ("x", x.len()), packed.len(), ("y", y.len()))?;
+    check::<T>(s, ("x", x.len()), packed.len(), ("y", y.len()))?;
     bias.map_or(Ok(()), |bias| check_len(OP, "bias", s.out_channels, bias.len()))?;
+    if let Some(s) = after_rounding(s) {
+        return forward(cuda, &s, rounded(cuda, x)?.view(), rounded(cuda, packed)?.view(), bias, y);
+    }
     if cuda.dnn_takes::<T>(Product::Forward, s) {
         let mut mode = Accumulate::Overwrite;
         if let Some(bias) = bias {
@@ -141,7 +152,10 @@ pub(super) fn backward_input<T: Real>(
     dx: ViewMut<'_, T>,
     mode: Accumulate,
 ) -> Result<()> {
-    check(s, ("dx", dx.len()), packed.len(), ("dy", dy.len()))?;
+    check::<T>(s, ("dx", dx.len()), packed.len(), ("dy", dy.len()))?;
+    if let Some(s) = after_rounding(s) {
+        return backward_input(cuda, &s, rounded(cuda, packed)?.view(), rounded(cuda, dy)?.view(), dx, mode);
+    }
     if cuda.dnn_takes::<T>(Product::Data, s) {
         return cuda.dnn_product(Product::Data, s, dx.view(), filter(cuda, s, packed)?.view(), dy, mode);
     }
@@ -165,10 +179,13 @@ pub(super) fn backward_weight<T: Real>(
     dbias: Option<ViewMut<'_, T>>,
     mode: Accumulate,
 ) -> Result<()> {
-    check(s, ("x", x.len()), dpacked.len(), ("dy", dy.len()))?;
+    check::<T>(s, ("x", x.len()), dpacked.len(), ("dy", dy.len()))?;
     if let Some(dbias) = dbias {
         check_len(OP, "dbias", s.out_channels, dbias.len())?;
         store_column_sums(cuda, s.out_channels, dy, dbias, mode)?;
+    }
+    if let Some(s) = after_rounding(s) {
+        return backward_weight(cuda, &s, rounded(cuda, x)?.view(), rounded(cuda, dy)?.view(), dpacked, None, mode);
     }
     if cuda.dnn_takes::<T>(Product::Weight, s) {
         let mut dfilter = scratch::<T>(cuda, s.weight_len())?;

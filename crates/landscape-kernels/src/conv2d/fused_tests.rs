@@ -143,7 +143,7 @@ fn fused_is_one_after_the_other() {
 fn threads_do_not_change_bits_of_fused_functions() {
     at_every_level(|| {
         for s in shapes() {
-            for precision in Precision::ALL {
+            for precision in [Precision::F32, Precision::Bf16] {
                 on_pools(|| fused::<f32>(&Conv2dShape { precision, ..s }, Activation::Relu).map(|v| bits(&v)));
             }
         }

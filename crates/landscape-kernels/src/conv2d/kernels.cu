@@ -348,7 +348,7 @@ __device__ __forceinline__ void transpose(index_t rows, index_t columns, const T
     {                                                                                                                    \
         unpack(s, packed, oihw, add);                                                                                    \
     }                                                                                                                    \
-    extern "C" __global__ void transpose_##name(index_t rows, index_t columns, const T *from, T *to)                     \
+    extern "C" __global__ void transpose_weight_##name(index_t rows, index_t columns, const T *from, T *to)              \
     {                                                                                                                    \
         __shared__ T tile[32 * 33];                                                                                      \
         transpose(rows, columns, from, to, tile);                                                                        \

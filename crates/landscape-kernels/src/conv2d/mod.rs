@@ -25,7 +25,7 @@ pub use shape::Conv2dShape;
 
 use crate::error::{Error, Result, check_len};
 use crate::linear::store_column_sums;
-use crate::memory::{Accumulate, Real, View, ViewMut};
+use crate::memory::{Accumulate, Device, Real, View, ViewMut};
 use crate::parallel::for_each_chunk_mut;
 use choice::{Kernel, kernel};
 use rows::Normalizer;
@@ -67,9 +67,7 @@ pub fn forward<T: Real>(
     y: ViewMut<'_, T>,
     scratch: ViewMut<'_, T>,
 ) -> Result<()> {
-    on_device!(OP, [x, packed, bias, y], gpu => {
-        shape.precision.check_gpu().and_then(|()| cuda::forward(gpu, shape, x, packed, bias, y))
-    });
+    on_device!(OP, [x, packed, bias, y], gpu => cuda::forward(gpu, shape, x, packed, bias, y));
     forward_fused(shape, x, None, packed, bias, y, Epilogue::None, scratch)
 }
 
@@ -138,9 +136,7 @@ pub fn backward_input<T: Real>(
     mode: Accumulate,
     scratch: ViewMut<'_, T>,
 ) -> Result<()> {
-    on_device!(OP, [packed, dy, dx], gpu => {
-        shape.precision.check_gpu().and_then(|()| cuda::backward_input(gpu, shape, packed, dy, dx, mode))
-    });
+    on_device!(OP, [packed, dy, dx], gpu => cuda::backward_input(gpu, shape, packed, dy, dx, mode));
     backward_input_fused(shape, packed, dy, dx, mode, None, scratch)
 }
 
@@ -204,9 +200,7 @@ pub fn backward_weight<T: Real>(
     mode: Accumulate,
     scratch: ViewMut<'_, T>,
 ) -> Result<()> {
-    on_device!(OP, [x, dy, dpacked, dbias], gpu => {
-        shape.precision.check_gpu().and_then(|()| cuda::backward_weight(gpu, shape, x, dy, dpacked, dbias, mode))
-    });
+    on_device!(OP, [x, dy, dpacked, dbias], gpu => cuda::backward_weight(gpu, shape, x, dy, dpacked, dbias, mode));
     backward_weight_fused(shape, x, None, dy, dpacked, dbias, mode, scratch)
 }
 
@@ -263,7 +257,7 @@ fn check<T: Real>(
     prologue: Option<&Prologue<'_, T>>,
 ) -> Result<()> {
     shape.check()?;
-    shape.precision.check_scalar::<T>()?;
+    shape.precision.check::<T>(&Device::Cpu)?;
     check_len(OP, input.0, shape.in_len(), input.1)?;
     check_len(OP, "packed weight", shape.weight_len(), packed)?;
     check_len(OP, output.0, shape.out_len(), output.1)?;

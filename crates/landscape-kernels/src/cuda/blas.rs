@@ -1,15 +1,18 @@
 //! Matrix products by cuBLAS, where it is there.
 //!
 //! It works in column-major order, in which a row-major product c = a·b is its transpose cᵀ = bᵀ·aᵀ: operands change places and a
-//! row-major operand is read as it stands. On one stream, without TF32 (its default), the same sizes give the same bits.
+//! row-major operand is read as it stands. On one stream the same sizes give the same bits; TF32 is used where it was asked for.
 
 use super::Cuda;
 use crate::error::Result;
 use crate::gemm::{Dims, Strides};
-use crate::memory::{Accumulate, Real, View, ViewMut};
+use crate::memory::{Accumulate, Memory, Real, View, ViewMut};
+use crate::precision::Precision;
+use crate::precision::cuda::to_bf16;
+use cudarc::cublas::sys::{cublasComputeType_t as Compute, cudaDataType_t as Numbers};
 use cudarc::cublas::{result, sys};
 use cudarc::driver::CudaStream;
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const OP: &str = "matrix product";
@@ -72,6 +75,7 @@ impl Cuda {
     /// c = a·b, or c += a·b, with row-major `c`; false, and nothing done, where there is no cuBLAS or it does not take these sizes.
     pub(crate) fn blas_product<T: Real>(
         &self,
+        precision: Precision,
         dims: Dims,
         a: (View<'_, T>, Strides),
         b: (View<'_, T>, Strides),
@@ -83,23 +87,57 @@ impl Cuda {
         let int = |size: usize| c_int::try_from(size).ok().filter(|size| *size > 0);
         let (Some(rows), Some(columns), Some(depth)) = (int(m), int(n), int(k)) else { return Ok(false) };
         let (Some((a_op, a_apart)), Some((b_op, b_apart))) = (read_as(a.1, m, k), read_as(b.1, k, n)) else { return Ok(false) };
-        let (View::Device(a), View::Device(b), ViewMut::Device(c)) = (a.0, b.0, c) else { return Ok(false) };
-        let (a, b, c) = (*a.pointer(), *b.pointer(), *c.pointer());
+        let (View::Device(left), View::Device(right), ViewMut::Device(c)) = (a.0, b.0, c) else { return Ok(false) };
+        let (mut left, mut right, c) = (*left.pointer(), *right.pointer(), *c.pointer());
         self.bind(OP)?;
+        // Kept until the product is given to the stream, in whose order they are given back.
+        let halves = match precision {
+            Precision::Bf16 => Some((to_bf16(self, a.0)?, to_bf16(self, b.0)?)),
+            _ => None,
+        };
+        if let Some((Memory::Device(a), Memory::Device(b))) = &halves {
+            (left, right) = (*a.view().pointer(), *b.view().pointer());
+        }
         let handle = blas.0.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = if mode == Accumulate::Add { 1.0 } else { 0.0 };
         // SAFETY: the pointers are those of matrices of these sizes and strides on the device of the handle, checked by the op; the factors
         // are on the host, where the handle expects them.
         let status = unsafe {
-            if T::NAME == "f32" {
-                let (a, b, c) = (a as *const f32, b as *const f32, c as *mut f32);
-                let one = 1.0_f32;
-                let sum = sum as f32;
-                result::sgemm(handle.raw, b_op, a_op, columns, rows, depth, &one, b, b_apart, a, a_apart, &sum, c, columns)
-            } else {
-                let (a, b, c) = (a as *const f64, b as *const f64, c as *mut f64);
+            if T::NAME == "f64" {
+                let (a, b, c) = (left as *const f64, right as *const f64, c as *mut f64);
                 let one = 1.0_f64;
                 result::dgemm(handle.raw, b_op, a_op, columns, rows, depth, &one, b, b_apart, a, a_apart, &sum, c, columns)
+            } else {
+                let (a, b, c) = (left as *const c_void, right as *const c_void, c as *mut c_void);
+                let (one, sum) = (1.0_f32, sum as f32);
+                let (one, sum) = ((&raw const one).cast(), (&raw const sum).cast());
+                let (operands, compute) = match precision {
+                    Precision::F32 => (Numbers::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F),
+                    Precision::Tf32 => (Numbers::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F_FAST_TF32),
+                    Precision::Bf16 => (Numbers::CUDA_R_16BF, Compute::CUBLAS_COMPUTE_32F),
+                };
+                let algorithm = sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT;
+                result::gemm_ex(
+                    handle.raw,
+                    b_op,
+                    a_op,
+                    columns,
+                    rows,
+                    depth,
+                    one,
+                    b,
+                    operands,
+                    b_apart,
+                    a,
+                    operands,
+                    a_apart,
+                    sum,
+                    c,
+                    Numbers::CUDA_R_32F,
+                    columns,
+                    compute,
+                    algorithm,
+                )
             }
         };
         status.map_err(|error| self.failure(OP, format!("cuBLAS: {error:?}"))).map(|()| true)

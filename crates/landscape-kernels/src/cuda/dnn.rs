@@ -88,9 +88,7 @@ impl<T: CudnnDataType> Plan<T> {
         let pair = |[a, b]: [usize; 2]| Some([int(a)?, int(b)?]);
         let image = |channels: usize, [h, w]: [usize; 2]| Some([int(s.n)?, int(channels)?, int(h)?, int(w)?]);
         let filter = [int(s.out_channels)?, int(s.in_group())?, int(s.kernel_size[0])?, int(s.kernel_size[1])?];
-        let mut conv = cudnn
-            .create_conv2d(pair(s.padding)?, pair(s.stride)?, pair(s.dilation)?, Mode::CUDNN_CROSS_CORRELATION)
-            .ok()?;
+        let mut conv = cudnn.create_conv2d(pair(s.padding)?, pair(s.stride)?, pair(s.dilation)?, Mode::CUDNN_CROSS_CORRELATION).ok()?;
         conv.set_group_count(int(s.groups)?).ok()?;
         // The default lets products of f32 be rounded to TF32.
         conv.set_math_type(if s.precision == Precision::Tf32 { Math::CUDNN_DEFAULT_MATH } else { Math::CUDNN_FMA_MATH }).ok()?;
@@ -111,7 +109,11 @@ impl<T: CudnnDataType> Plan<T> {
         let ordered = algorithms == Algorithms::Deterministic;
         let call = self.forward_call();
         self.forward = first_that_fits(
-            [call.pick_algorithm().ok(), Some(Forward::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM), Some(Forward::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM)],
+            [
+                call.pick_algorithm().ok(),
+                Some(Forward::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM),
+                Some(Forward::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM),
+            ],
             |algorithm| call.get_workspace_size(algorithm),
         );
         let call = self.data_call();

@@ -22,7 +22,8 @@ pub(crate) fn tiled_in<T: Real>(
     c: &mut [T],
     fused: Fused<'_, T>,
 ) {
-    if precision == Precision::F32 {
+    // The ops refuse TF32, which GPUs alone have.
+    if precision != Precision::Bf16 {
         return tiled(dims, a, b, c, fused);
     }
     assert!(fused.row_sums.is_none(), "sums of rows are taken before their rounding");
@@ -47,7 +48,7 @@ pub(crate) fn gemm_in<T: Real>(
     mode: Accumulate,
 ) {
     match precision {
-        Precision::F32 => gemm(dims, a, b, c, mode),
+        Precision::F32 | Precision::Tf32 => gemm(dims, a, b, c, mode),
         Precision::Bf16 => super::gemm_by(dims, a, b, c, mode, run::<T>),
     }
 }

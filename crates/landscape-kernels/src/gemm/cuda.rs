@@ -5,6 +5,8 @@ use crate::cuda::args::Plain;
 use crate::cuda::{Cuda, Grid, Source, source};
 use crate::error::Result;
 use crate::memory::{Accumulate, Real, View, ViewMut};
+use crate::precision::Precision;
+use crate::precision::cuda::rounded;
 use cudarc::driver::DeviceRepr;
 
 const KERNELS: Source = source!("gemm/kernels");
@@ -32,14 +34,19 @@ const MIN_TILES: usize = 64;
 /// c = a·b, or c += a·b; `c` is row-major, all lengths were checked.
 pub(crate) fn product<T: Real>(
     cuda: &Cuda,
+    precision: Precision,
     dims: Dims,
     a: (View<'_, T>, Strides),
     b: (View<'_, T>, Strides),
     c: ViewMut<'_, T>,
     mode: Accumulate,
 ) -> Result<()> {
-    if cuda.blas_product(dims, a, b, &c, mode)? {
+    if cuda.blas_product(precision, dims, a, b, &c, mode)? {
         return Ok(());
+    }
+    if precision == Precision::Bf16 {
+        let (left, right) = (rounded(cuda, a.0)?, rounded(cuda, b.0)?);
+        return product(cuda, Precision::F32, dims, (left.view(), a.1), (right.view(), b.1), c, mode);
     }
     let Dims { m, n, k } = dims;
     let tiles = |rows: usize, columns: usize| [m.div_ceil(rows), n.div_ceil(columns)];

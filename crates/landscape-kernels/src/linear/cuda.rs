@@ -16,14 +16,14 @@ pub(super) fn forward<T: Real>(
     bias: Option<View<'_, T>>,
     mut y: ViewMut<'_, T>,
 ) -> Result<()> {
-    let &LinearShape { n_rows, in_features, out_features, .. } = shape;
+    let &LinearShape { n_rows, in_features, out_features, precision } = shape;
     let mut mode = Accumulate::Overwrite;
     if let Some(bias) = bias {
         fill_rows(cuda, bias, y.reborrow())?;
         mode = Accumulate::Add;
     }
     let dims = Dims { m: n_rows, n: out_features, k: in_features };
-    product(cuda, dims, (x, Strides::row_major(in_features)), (weight, Strides::transposed(in_features)), y, mode)
+    product(cuda, precision, dims, (x, Strides::row_major(in_features)), (weight, Strides::transposed(in_features)), y, mode)
 }
 
 pub(super) fn backward_input<T: Real>(
@@ -34,9 +34,9 @@ pub(super) fn backward_input<T: Real>(
     dx: ViewMut<'_, T>,
     mode: Accumulate,
 ) -> Result<()> {
-    let &LinearShape { n_rows, in_features, out_features, .. } = shape;
+    let &LinearShape { n_rows, in_features, out_features, precision } = shape;
     let dims = Dims { m: n_rows, n: in_features, k: out_features };
-    product(cuda, dims, (dy, Strides::row_major(out_features)), (weight, Strides::row_major(in_features)), dx, mode)
+    product(cuda, precision, dims, (dy, Strides::row_major(out_features)), (weight, Strides::row_major(in_features)), dx, mode)
 }
 
 pub(super) fn backward_weight<T: Real>(
@@ -48,10 +48,10 @@ pub(super) fn backward_weight<T: Real>(
     dbias: Option<ViewMut<'_, T>>,
     mode: Accumulate,
 ) -> Result<()> {
-    let &LinearShape { n_rows, in_features, out_features, .. } = shape;
+    let &LinearShape { n_rows, in_features, out_features, precision } = shape;
     if let Some(dbias) = dbias {
         store_column_sums(cuda, out_features, dy, dbias, mode)?;
     }
     let dims = Dims { m: out_features, n: in_features, k: n_rows };
-    product(cuda, dims, (dy, Strides::transposed(out_features)), (x, Strides::row_major(in_features)), dweight, mode)
+    product(cuda, precision, dims, (dy, Strides::transposed(out_features)), (x, Strides::row_major(in_features)), dweight, mode)
 }

@@ -10,7 +10,7 @@ use landscape_kernels::dropout::{self, DropoutMask};
 use landscape_kernels::linear::{self, LinearShape};
 use landscape_kernels::loss::{self, N_SUMS};
 use landscape_kernels::pool::{self, AdaptiveShape, Padding, PoolShape};
-use landscape_kernels::{Accumulate, Device, Error, Memory, Real, Result, shape};
+use landscape_kernels::{Accumulate, Device, Error, Memory, Precision, Real, Result, shape};
 
 const MODES: [Accumulate; 2] = [Accumulate::Overwrite, Accumulate::Add];
 
@@ -171,23 +171,39 @@ fn pools<T: Real>() -> Vec<Case<T>> {
     cases
 }
 
+/// What products are computed in, for a scalar.
+fn precisions<T: Real>() -> Vec<Precision> {
+    Precision::ALL.into_iter().filter(|precision| T::NAME == "f32" || *precision == Precision::F32).collect()
+}
+
+/// TF32 is of GPUs alone: the processor computes in f32, and rounding TF32 is 2¹³ times as coarse.
+fn on(device: &Device, precision: Precision) -> Precision {
+    if *device == Device::Cpu && precision == Precision::Tf32 { Precision::F32 } else { precision }
+}
+
+fn slack(precision: Precision) -> f64 {
+    if precision == Precision::Tf32 { 8192.0 } else { 1.0 }
+}
+
 fn linears<T: Real>() -> Vec<Case<T>> {
     let mut cases = Vec::new();
     for [n, i, o] in [[37, 70, 53], [1, 1, 1], [130, 3, 10], [0, 3, 2]] {
-        cases.push(case(format!("linear {n}x{i}x{o}"), 100.0, move |d| {
-            let s = LinearShape { n_rows: n, in_features: i, out_features: o, precision: landscape_kernels::Precision::F32 };
-            let (x, weight, bias, dy) = (put::<T>(d, n * i, 1), put::<T>(d, o * i, 2), put::<T>(d, o, 3), put::<T>(d, n * o, 4));
-            let (mut y, mut without) = (fresh::<T>(d, n * o), fresh::<T>(d, n * o));
-            linear::forward(&s, x.view(), weight.view(), Some(bias.view()), y.view_mut())?;
-            linear::forward(&s, x.view(), weight.view(), None, without.view_mut())?;
-            let mut all = both_modes(d, n * i, |dx, mode| linear::backward_input(&s, weight.view(), dy.view(), dx.view_mut(), mode))?;
-            let mut dbias = fresh::<T>(d, o);
-            all.extend(both_modes(d, o * i, |dweight, mode| {
-                linear::backward_weight(&s, x.view(), dy.view(), dweight.view_mut(), Some(dbias.view_mut()), mode)
-            })?);
-            all.extend([y.to_host()?, without.to_host()?, dbias.to_host()?]);
-            Ok(all)
-        }));
+        for precision in precisions::<T>() {
+            cases.push(case(format!("linear {n}x{i}x{o} {precision}"), 100.0 * slack(precision), move |d| {
+                let s = LinearShape { n_rows: n, in_features: i, out_features: o, precision: on(d, precision) };
+                let (x, weight, bias, dy) = (put::<T>(d, n * i, 1), put::<T>(d, o * i, 2), put::<T>(d, o, 3), put::<T>(d, n * o, 4));
+                let (mut y, mut without) = (fresh::<T>(d, n * o), fresh::<T>(d, n * o));
+                linear::forward(&s, x.view(), weight.view(), Some(bias.view()), y.view_mut())?;
+                linear::forward(&s, x.view(), weight.view(), None, without.view_mut())?;
+                let mut all = both_modes(d, n * i, |dx, mode| linear::backward_input(&s, weight.view(), dy.view(), dx.view_mut(), mode))?;
+                let mut dbias = fresh::<T>(d, o);
+                all.extend(both_modes(d, o * i, |dweight, mode| {
+                    linear::backward_weight(&s, x.view(), dy.view(), dweight.view_mut(), Some(dbias.view_mut()), mode)
+                })?);
+                all.extend([y.to_host()?, without.to_host()?, dbias.to_host()?]);
+                Ok(all)
+            }));
+        }
     }
     cases
 }
@@ -203,7 +219,7 @@ fn convolutions<T: Real>() -> Vec<Case<T>> {
         padding: [1, 1],
         dilation: [1, 1],
         groups: 1,
-        precision: landscape_kernels::Precision::F32,
+        precision: Precision::F32,
     };
     let shapes = [
         ("3x3", base),
@@ -224,27 +240,34 @@ fn convolutions<T: Real>() -> Vec<Case<T>> {
     ];
     let mut cases = Vec::new();
     for (name, s) in shapes {
-        cases.push(case(format!("conv2d {name}"), 400.0, move |d| {
-            let (x, oihw, bias, dy) =
-                (put::<T>(d, s.in_len(), 1), put::<T>(d, s.weight_len(), 2), put::<T>(d, s.out_channels, 3), put::<T>(d, s.out_len(), 4));
-            let mut scratch = fresh::<T>(d, s.scratch_len());
-            let mut packed = fresh::<T>(d, s.weight_len());
-            conv2d::pack_weight(&s, oihw.view(), packed.view_mut())?;
-            let (mut y, mut without) = (fresh::<T>(d, s.out_len()), fresh::<T>(d, s.out_len()));
-            conv2d::forward(&s, x.view(), packed.view(), Some(bias.view()), y.view_mut(), scratch.view_mut())?;
-            conv2d::forward(&s, x.view(), packed.view(), None, without.view_mut(), scratch.view_mut())?;
-            let mut all = both_modes(d, s.in_len(), |dx, mode| {
-                conv2d::backward_input(&s, packed.view(), dy.view(), dx.view_mut(), mode, scratch.view_mut())
-            })?;
-            let mut dpacked = fresh::<T>(d, s.weight_len());
-            all.extend(both_modes(d, s.out_channels, |dbias, mode| {
-                let dbias = Some(dbias.view_mut());
-                conv2d::backward_weight(&s, x.view(), dy.view(), dpacked.view_mut(), dbias, mode, scratch.view_mut())
-            })?);
-            all.extend(both_modes(d, s.weight_len(), |oihw, mode| conv2d::unpack_gradient(&s, dpacked.view(), oihw.view_mut(), mode))?);
-            all.extend([packed.to_host()?, y.to_host()?, without.to_host()?]);
-            Ok(all)
-        }));
+        for precision in precisions::<T>() {
+            cases.push(case(format!("conv2d {name} {precision}"), 400.0 * slack(precision), move |d| {
+                let s = Conv2dShape { precision: on(d, precision), ..s };
+                let (x, oihw, bias, dy) = (
+                    put::<T>(d, s.in_len(), 1),
+                    put::<T>(d, s.weight_len(), 2),
+                    put::<T>(d, s.out_channels, 3),
+                    put::<T>(d, s.out_len(), 4),
+                );
+                let mut scratch = fresh::<T>(d, s.scratch_len());
+                let mut packed = fresh::<T>(d, s.weight_len());
+                conv2d::pack_weight(&s, oihw.view(), packed.view_mut())?;
+                let (mut y, mut without) = (fresh::<T>(d, s.out_len()), fresh::<T>(d, s.out_len()));
+                conv2d::forward(&s, x.view(), packed.view(), Some(bias.view()), y.view_mut(), scratch.view_mut())?;
+                conv2d::forward(&s, x.view(), packed.view(), None, without.view_mut(), scratch.view_mut())?;
+                let mut all = both_modes(d, s.in_len(), |dx, mode| {
+                    conv2d::backward_input(&s, packed.view(), dy.view(), dx.view_mut(), mode, scratch.view_mut())
+                })?;
+                let mut dpacked = fresh::<T>(d, s.weight_len());
+                all.extend(both_modes(d, s.out_channels, |dbias, mode| {
+                    let dbias = Some(dbias.view_mut());
+                    conv2d::backward_weight(&s, x.view(), dy.view(), dpacked.view_mut(), dbias, mode, scratch.view_mut())
+                })?);
+                all.extend(both_modes(d, s.weight_len(), |oihw, mode| conv2d::unpack_gradient(&s, dpacked.view(), oihw.view_mut(), mode))?);
+                all.extend([packed.to_host()?, y.to_host()?, without.to_host()?]);
+                Ok(all)
+            }));
+        }
     }
     cases
 }
@@ -423,7 +446,7 @@ fn what_an_accelerator_cannot_do_is_an_error() {
             padding: [0, 0],
             dilation: [1, 1],
             groups: 1,
-            precision: landscape_kernels::Precision::F32,
+            precision: Precision::F32,
         };
         let (mut y, mut scratch) = (Memory::<f32>::zeros(&device, 1), Memory::<f32>::zeros(&device, s.scratch_len()));
         let none = conv2d::Epilogue::None;

@@ -5,12 +5,19 @@
 // it), and where its rules are asked they name algorithms whose sums have no fixed order; running one of those is an error here.
 
 #include <cstddef>
+#include <cstdio>
 #include <cstring>
 
 static const int SUCCESS = 0, BAD_PARAM = 2000, NOT_SUPPORTED = 3000, EXECUTION_FAILED = 5000;
-static const int FLOAT = 0, NHWC = 1, CROSS_CORRELATION = 1, FMA_MATH = 3;
+static const int FLOAT = 0, NHWC = 1, CROSS_CORRELATION = 1, DEFAULT_MATH = 0, FMA_MATH = 3;
 static const std::size_t WORKSPACE_BYTES = 100;
 #define EXPORT extern "C" __attribute__((visibility("default"))) int
+
+// Said when the program ends, so that a test sees that it was called at all.
+static struct Calls {
+    int forward = 0, data = 0, filter = 0;
+    ~Calls() { std::fprintf(stderr, "host cuDNN: %d forward, %d data, %d filter\n", forward, data, filter); }
+} calls;
 
 struct Tensor {
     int format, type, n, c, h, w;
@@ -105,7 +112,7 @@ static int check(const Tensor *x, const Filter *f, const Convolution *c, const T
     }
     const int in[2] = {x->h, x->w}, out[2] = {y->h, y->w}, kernel[2] = {f->h, f->w};
     bool good = x->format == NHWC && y->format == NHWC && f->format == NHWC && c->mode == CROSS_CORRELATION;
-    good = good && c->math == FMA_MATH && x->n == y->n && y->c == f->k && x->c == f->c * c->groups && f->k % c->groups == 0;
+    good = good && (c->math == FMA_MATH || c->math == DEFAULT_MATH) && x->n == y->n && y->c == f->k && x->c == f->c * c->groups && f->k % c->groups == 0;
     for (int d = 0; d < 2; d++) {
         good = good && out[d] == (in[d] + 2 * c->padding[d] - c->dilation[d] * (kernel[d] - 1) - 1) / c->stride[d] + 1;
     }
@@ -140,6 +147,16 @@ static void for_products(const Tensor *x, const Filter *f, const Convolution *c,
             }
         }
     }
+}
+
+// A number as the product reads it: the default lets it be rounded to TF32.
+static float read(const Convolution *c, float value)
+{
+    unsigned bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    bits = c->math == DEFAULT_MATH ? (bits + 0xfffu + ((bits >> 13) & 1u)) & ~0x1fffu : bits;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
 }
 
 // With beta 0 what is there is not read.
@@ -208,8 +225,9 @@ EXPORT cudnnConvolutionForward(
     int status = check(x_is, f_is, c, y_is);
     status = status != SUCCESS ? status : use_workspace(workspace, n_bytes);
     if (status == SUCCESS) {
+        calls.forward++;
         begin(y, (std::size_t)y_is->n * y_is->c * y_is->h * y_is->w, *beta);
-        for_products(x_is, f_is, c, y_is, [&](std::size_t in, std::size_t filter, std::size_t out) { y[out] += *alpha * x[in] * f[filter]; });
+        for_products(x_is, f_is, c, y_is, [&](std::size_t in, std::size_t filter, std::size_t out) { y[out] += *alpha * read(c, x[in]) * read(c, f[filter]); });
     }
     return status;
 }
@@ -221,9 +239,10 @@ EXPORT cudnnConvolutionBackwardData(
     status = status != SUCCESS ? status : use_workspace(workspace, n_bytes);
     status = status == SUCCESS && algorithm == 0 ? EXECUTION_FAILED : status;
     if (status == SUCCESS) {
+        calls.data++;
         begin(dx, (std::size_t)dx_is->n * dx_is->c * dx_is->h * dx_is->w, *beta);
         for_products(
-            dx_is, f_is, c, dy_is, [&](std::size_t in, std::size_t filter, std::size_t out) { dx[in] += *alpha * dy[out] * f[filter]; });
+            dx_is, f_is, c, dy_is, [&](std::size_t in, std::size_t filter, std::size_t out) { dx[in] += *alpha * read(c, dy[out]) * read(c, f[filter]); });
     }
     return status;
 }
@@ -235,9 +254,10 @@ EXPORT cudnnConvolutionBackwardFilter(
     status = status != SUCCESS ? status : use_workspace(workspace, n_bytes);
     status = status == SUCCESS && (algorithm == 0 || algorithm == 3) ? EXECUTION_FAILED : status;
     if (status == SUCCESS) {
+        calls.filter++;
         begin(df, (std::size_t)df_is->k * df_is->h * df_is->w * df_is->c, *beta);
         for_products(
-            x_is, df_is, c, dy_is, [&](std::size_t in, std::size_t filter, std::size_t out) { df[filter] += *alpha * x[in] * dy[out]; });
+            x_is, df_is, c, dy_is, [&](std::size_t in, std::size_t filter, std::size_t out) { df[filter] += *alpha * read(c, x[in]) * read(c, dy[out]); });
     }
     return status;
 }
