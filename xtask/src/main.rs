@@ -4,6 +4,7 @@
 
 mod bench;
 mod check_demo;
+mod gpu;
 mod outside;
 mod ptx;
 mod reliability;
@@ -30,6 +31,8 @@ enum Task {
     },
     /// Run the suites of `benches/suites`, with `--peers` interleaved with PyTorch and others, and write `docs/PERFORMANCE.md`
     Bench(bench::Args),
+    /// Run everything that needs a GPU into `benches/records/gpu.json`, or pack it to run where there is no cargo
+    Gpu(gpu::Args),
     /// Ten pairs of digit networks (MLP and CNN) and three of MNIST: line against curve, into `docs/RESULTS.md`
     Reliability(reliability::Args),
     /// Compile every `.cu` to the `.ptx` beside it, or check that what is committed is of the present sources
@@ -41,6 +44,7 @@ fn main() -> anyhow::Result<()> {
         Task::Outside => outside::run(),
         Task::CheckDemo { json } => check_demo::run(&json),
         Task::Bench(args) => bench::run(&args),
+        Task::Gpu(args) => gpu::run(&args),
         Task::Reliability(args) => reliability::run(&args),
         Task::Ptx(args) => ptx::run(&args),
     }

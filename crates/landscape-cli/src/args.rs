@@ -1,10 +1,10 @@
 //! The command line.
 
 use crate::commands::Seeds;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use landscape_kernels::simd::Level;
-use landscape_kernels::{Device, Precision};
+use landscape_kernels::{Algorithms, Device, Precision};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -22,17 +22,33 @@ pub struct Cli {
 }
 
 impl Common {
-    /// The device, and whether there are kernels in `--precision` for it.
+    /// The one device of work that takes one, and whether there are kernels in `--precision` for it.
     pub fn device(&self) -> anyhow::Result<Device> {
-        let device = Device::parse(&self.device)?;
-        self.precision.check::<f32>(&device).with_context(|| format!("`--precision {}`", self.precision))?;
-        Ok(device)
+        let mut devices = self.devices()?;
+        match devices.len() {
+            1 => Ok(devices.swap_remove(0)),
+            _ => {
+                bail!("one device trains one network, got `--device {}`; `profile`, `plane` and `train --seeds` take several", self.device)
+            }
+        }
+    }
+
+    /// All devices, a worker for each.
+    pub fn devices(&self) -> anyhow::Result<Vec<Device>> {
+        let devices = Device::parse_list_for(&self.device, self.algorithms.into())?;
+        for device in &devices {
+            self.precision.check::<f32>(device).with_context(|| format!("`--precision {}`", self.precision))?;
+        }
+        Ok(devices)
     }
 
     /// Says in a run's or a measurement's settings what its numbers depend on; nothing where it is the default.
     pub fn record_precision(&self, settings: &mut serde_json::Value) {
         if self.precision != Precision::F32 {
             settings["precision"] = self.precision.name().into();
+        }
+        if self.algorithms == AlgorithmsName::Any {
+            settings["algorithms"] = "any".into();
         }
     }
 }
@@ -74,12 +90,15 @@ pub struct Common {
     /// Instruction set of the kernels: `avx512`, `avx2` or `portable` [default: the best of this processor]
     #[arg(long, global = true, value_name = "SET", help_heading = "Common options")]
     pub kernels: Option<Level>,
-    /// What matrix products and convolutions are computed in: `f32`, or `bf16` with sums in f32; weights, statistics and all else stay f32
+    /// What matrix products and convolutions are computed in: `f32`, `bf16` with sums in f32, or on GPUs `tf32`; weights, statistics and all else stay f32
     #[arg(long, global = true, default_value_t = Precision::F32, value_name = "PRECISION", help_heading = "Common options")]
     pub precision: Precision,
-    /// Where to compute: `cpu` or `cuda:N`
+    /// Where to compute: `cpu`, `cuda:N`, or `cuda:N,M,...` with a worker for each (`profile`, `plane`, `train --seeds`)
     #[arg(long, global = true, default_value = "cpu", value_name = "DEVICE", help_heading = "Common options")]
     pub device: String,
+    /// Which algorithms of cuDNN a GPU may use: those that give the same bits every time, or any
+    #[arg(long, global = true, value_enum, default_value = "deterministic", value_name = "WHICH", help_heading = "Common options")]
+    pub algorithms: AlgorithmsName,
     /// Print exactly one JSON document on stdout, everything else on stderr
     #[arg(long, global = true, help_heading = "Common options")]
     pub json: bool,
@@ -119,6 +138,21 @@ pub struct ModelArgs {
     /// `vgg16_bn`, `resnet20`, `resnet32`, `resnet56`
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AlgorithmsName {
+    Deterministic,
+    Any,
+}
+
+impl From<AlgorithmsName> for Algorithms {
+    fn from(name: AlgorithmsName) -> Self {
+        match name {
+            AlgorithmsName::Deterministic => Algorithms::Deterministic,
+            AlgorithmsName::Any => Algorithms::Any,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

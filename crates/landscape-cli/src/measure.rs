@@ -7,7 +7,7 @@ use crate::job::{self, Data};
 use crate::partial::Partial;
 use crate::progress::Progress;
 use anyhow::bail;
-use landscape_core::parallel_points::{measure_points, n_forks};
+use landscape_core::parallel_points::{in_order, n_forks};
 use landscape_core::profile::{Measured, Values};
 use landscape_core::{Batches, Coefficients, ControlPoints, Examples, Fork, Objective, Pass, Seed, Stateful, Tally};
 use landscape_graph::Graph;
@@ -15,6 +15,7 @@ use landscape_kernels::{Device, Precision};
 use landscape_network::NetworkObjective;
 use landscape_network::shared_first_layer::{FirstLayer, Products, SharedFirstLayer};
 use landscape_zoo::data::held::HeldBatches;
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -52,6 +53,12 @@ impl Examined for Vec<Arc<Products<f32>>> {
     }
 }
 
+/// An objective with the control points where it is.
+struct Worker<'a, O> {
+    objective: O,
+    control: Cow<'a, ControlPoints<f32>>,
+}
+
 /// The examples of a measurement.
 struct Splits<S> {
     train: S,
@@ -67,55 +74,68 @@ impl Points<'_> {
         let left = partial.done.len().min(n_points)..n_points;
         let mut progress = Progress::new(common, name, n_points as u64, left.start as u64);
         if !left.is_empty() {
-            let device = common.device()?;
+            let devices = common.devices()?;
             let splits = self.splits(common)?;
             let memory_bytes = self.at_once.memory_bytes();
             if self.at_once.shared_first_layer {
-                if device != Device::Cpu {
-                    bail!("`--shared-first-layer` runs on the processor alone, got `--device {device}`");
+                if devices != [Device::Cpu] {
+                    bail!("`--shared-first-layer` runs on the processor alone, got `--device {}`", common.device);
                 }
                 if common.precision != Precision::F32 {
                     bail!("`--shared-first-layer` computes in `f32` alone, got `--precision {}`", common.precision);
                 }
-                let mut first = FirstLayer::new(self.graph, &device, self.control)?;
+                let mut first = FirstLayer::new(self.graph, &Device::Cpu, self.control)?;
                 let product_bytes = self.check_memory(&first, &splits)?;
                 let splits = splits.products(&mut first)?;
                 drop(first);
-                let objective = SharedFirstLayer::new(self.graph, &device, self.data.loss(), self.control.clone())?;
-                self.measure_left(objective, &splits, left, memory_bytes - product_bytes, partial, &mut progress)?;
+                let objective = SharedFirstLayer::new(self.graph, &Device::Cpu, self.data.loss(), self.control.clone())?;
+                let workers = self.on_threads(objective, left.len(), memory_bytes - product_bytes);
+                self.measure_left(workers, &splits, left, partial, &mut progress)?;
             } else {
-                let objective = NetworkObjective::<f32>::in_precision(self.graph.clone(), &device, self.data.loss(), common.precision)?;
-                let control = self.control.clone().on_device(&device)?;
-                let points = Points { control: &control, ..*self };
-                points.measure_left(objective, &splits, left, memory_bytes, partial, &mut progress)?;
+                let objective =
+                    |device: &Device| NetworkObjective::<f32>::in_precision(self.graph.clone(), device, self.data.loss(), common.precision);
+                let workers = match devices.as_slice() {
+                    [Device::Cpu] => self.on_threads(objective(&Device::Cpu)?, left.len(), memory_bytes),
+                    // One point keeps a GPU busy.
+                    gpus => {
+                        let worker = |gpu| {
+                            let control = self.control.clone().on_device(gpu)?;
+                            Ok(Worker { objective: objective(gpu)?, control: Cow::Owned(control) })
+                        };
+                        gpus.iter().take(left.len()).map(worker).collect::<anyhow::Result<_>>()?
+                    }
+                };
+                self.measure_left(workers, &splits, left, partial, &mut progress)?;
             }
         }
         progress.finish();
         Ok(())
     }
 
-    /// Measures the points `left`.
+    /// As many workers as there are threads and as fit into the memory.
+    fn on_threads<O: Fork>(&self, objective: O, n_points: usize, memory_bytes: usize) -> Vec<Worker<'_, O>> {
+        let n = n_forks(n_points, objective.fork_bytes(self.data.batch_size), memory_bytes);
+        let mut workers: Vec<O> = (1..n).map(|_| objective.fork()).collect();
+        workers.push(objective);
+        workers.into_iter().map(|objective| Worker { objective, control: Cow::Borrowed(self.control) }).collect()
+    }
+
+    /// Measures the points `left`, each by the next worker that is free.
     fn measure_left<O, S>(
         &self,
-        mut objective: O,
+        mut workers: Vec<Worker<'_, O>>,
         splits: &Splits<S>,
         left: Range<usize>,
-        memory_bytes: usize,
         partial: &mut Partial<Measured>,
         progress: &mut Progress,
     ) -> anyhow::Result<()>
     where
-        O: Stateful<Scalar = f32> + Fork + Send,
+        O: Stateful<Scalar = f32> + Send,
         S: Examined<Batch = O::Batch>,
     {
         let n_points = left.end;
-        // One GPU is kept busy by one point; a processor has a thread for each.
-        let n_forks = match objective.weights().device() {
-            Device::Cpu => n_forks(left.len(), objective.fork_bytes(self.data.batch_size), memory_bytes),
-            _ => 1,
-        };
-        let measure = |objective: &mut O, idx: usize| self.at(objective, splits, &self.coefficients[idx]);
-        measure_points(&mut objective, n_forks, left, measure, |idx, measured| {
+        let measure = |worker: &mut Worker<'_, O>, idx: usize| self.at(worker, splits, &self.coefficients[idx]);
+        in_order(&mut workers, left, measure, |idx, measured| {
             partial.push(measured)?;
             progress.update(idx as u64 + 1, || format!("loss {:.4}", measured.train.loss));
             if interrupt::asked() && idx + 1 < n_points {
@@ -152,12 +172,13 @@ impl Points<'_> {
         Ok(bytes)
     }
 
-    fn at<O, S>(&self, objective: &mut O, splits: &Splits<S>, c: &Coefficients) -> anyhow::Result<Measured>
+    fn at<O, S>(&self, worker: &mut Worker<'_, O>, splits: &Splits<S>, c: &Coefficients) -> anyhow::Result<Measured>
     where
         O: Stateful<Scalar = f32>,
         S: Examined<Batch = O::Batch>,
     {
-        objective.move_to(self.control, c)?;
+        let Worker { objective, control } = worker;
+        objective.move_to(control, c)?;
         objective.refresh(job::norm_refresh(self.refresh.refresh), splits.augmented.as_ref().unwrap_or(&splits.train))?;
         // Without decay the norm does not count, and need not be taken.
         let squared_norm = if self.weight_decay == 0.0 { 0.0 } else { objective.weights().squared_norm() };

@@ -71,7 +71,7 @@ fn parts(
             eval_every: ENDPOINT_EPOCHS,
         };
         let file = folder.file(&format!("{name}.safetensors"));
-        endpoints.push(train::train(&part(seed), &job, &file, Instant::now())?);
+        endpoints.push(train::train(&part(seed), &common.device()?, &job, &file, Instant::now())?);
         files.push(file);
     }
     output::note(common, "training a Bézier curve between them");

@@ -25,7 +25,7 @@ const STACK_BYTES: usize = 8 << 20;
 /// Runs the command.
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
     let common = &cli.common;
-    common.device()?;
+    common.devices()?;
     if let Some(level) = common.kernels {
         landscape_kernels::simd::force(level)?;
     }

@@ -167,7 +167,7 @@ impl Measurement<'_> {
         points.measure(common, self.name, &mut partial)?;
         let samples = profile::samples(&path.points, path.curve.as_ref(), &ts, &partial.done)?;
         let mut profile = Profile::of(samples, path.curve.as_ref(), self.weight_decay, self.thresholds)?;
-        let device = common.device()?;
+        let device = common.devices()?.swap_remove(0);
         let mut objective =
             NetworkObjective::<f32>::in_precision(path.endpoints[0].graph.clone(), &device, path.data.loss(), common.precision)?;
         let (first, last) = (path.endpoints.first(), path.endpoints.last());

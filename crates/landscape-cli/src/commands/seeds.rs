@@ -9,6 +9,7 @@ use crate::progress::Progress;
 use crate::run_folder::{RunFolder, Start};
 use anyhow::{Context, bail};
 use landscape_core::parallel_points::in_order;
+use landscape_kernels::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::ops::Range;
@@ -90,22 +91,27 @@ pub fn run(common: &Common, job: &Job, seeds: Seeds) -> anyhow::Result<()> {
     };
     let n_networks = seeds.indices().len();
     let mut progress = Progress::new(common, "train", n_networks as u64, 0);
-    let one = |idx: usize| -> anyhow::Result<Ended> {
+    let one = |device: &Device, idx: usize| -> anyhow::Result<Ended> {
         let checkpoint = file(idx);
         let common =
             Common { seed: seeds.seed(idx), out: Some(checkpoint.clone()), resume: resumed, quiet: true, json: false, ..common.clone() };
-        match train(&common, job, &checkpoint, Instant::now()) {
+        match train(&common, device, job, &checkpoint, Instant::now()) {
             Ok(result) => Ok(Ended::Trained(result)),
             Err(error) if failure::is_divergence(&error) => Ok(Ended::Diverged(failure::message(&error))),
             Err(error) => Err(error).with_context(|| format!("seed {}", seeds.seed(idx))),
         }
     };
     let (mut networks, mut diverged) = (Vec::new(), Vec::new());
-    let mut workers = vec![(); rayon::current_num_threads().min(n_networks)];
+    let mut workers = match common.devices()? {
+        devices if devices == [Device::Cpu] => vec![Device::Cpu; rayon::current_num_threads()],
+        // One network keeps a GPU busy.
+        gpus => gpus,
+    };
+    workers.truncate(n_networks);
     let all = in_order(
         &mut workers,
         seeds.indices(),
-        |(), idx| one(idx),
+        |device, idx| one(device, idx),
         |idx, ended| {
             let seed = seeds.seed(idx);
             match ended {

@@ -12,6 +12,7 @@ use landscape_core::checkpoint::{Checkpoint, Metadata};
 use landscape_core::whole::{self, Overwrite};
 use landscape_core::{Buffers, ControlPoints, Seed, Stateful};
 use landscape_graph::Graph;
+use landscape_kernels::Device;
 use landscape_network::{NetworkObjective, init};
 use landscape_train::{DecayOn, Endpoint, FitConfig, Optimizer};
 use serde_json::{Value, json};
@@ -51,24 +52,23 @@ pub fn run(common: &Common, args: &TrainArgs) -> anyhow::Result<()> {
         None => run_folder::numbered(".safetensors")?,
     };
     job::check_output_file(&out)?;
-    let result = train(common, &job, &out, started)?;
+    let result = train(common, &common.device()?, &job, &out, started)?;
     output::result(common, &result, &describe(&result))
 }
 
 /// Trains and writes the checkpoint `out`; gives the JSON result. On a finished run it changes nothing.
-pub fn train(common: &Common, job: &Job, out: &Path, started: Instant) -> anyhow::Result<Value> {
+pub fn train(common: &Common, device: &Device, job: &Job, out: &Path, started: Instant) -> anyhow::Result<Value> {
     let seed = Seed::new(common.seed);
     let (graph, from) = job.start(common)?;
-    let device = common.device()?;
     let mut config = job.config(common, &graph)?;
     config["seed"] = json!(common.seed);
-    let mut objective = NetworkObjective::<f32>::in_precision(graph.clone(), &device, job.data.loss(), common.precision)?;
+    let mut objective = NetworkObjective::<f32>::in_precision(graph.clone(), device, job.data.loss(), common.precision)?;
     let (weights, buffers) = match &from {
         Some(endpoint) => (endpoint.row.point().into_owned(), endpoint.buffers.clone()),
-        None => (init::initialise(&graph, init::Init::PyTorch, seed.child("init"), &device)?, Buffers::of_graph(&graph)?),
+        None => (init::initialise(&graph, init::Init::PyTorch, seed.child("init"), device)?, Buffers::of_graph(&graph)?),
     };
     objective.set_buffers(&buffers)?;
-    let mut points = ControlPoints::single(weights).on_device(&device)?;
+    let mut points = ControlPoints::single(weights).on_device(device)?;
     let batches = job.data.training_batches(job.batch_size, seed.child("batches"), job.augment)?;
     let folder = RunFolder::beside(out);
     match folder.begin(common, &config, Some(out))? {

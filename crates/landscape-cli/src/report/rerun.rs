@@ -18,6 +18,7 @@ pub fn commands(run: &str, config: &Value, profiles: &[(Value, Straight)], plane
                 .option("--model", &config["model"])
                 .option("--seed", &config["seed"])
                 .option("--precision", &config["precision"])
+                .option("--algorithms", &config["algorithms"])
                 .out(run),
         ),
         _ => {}
@@ -164,7 +165,7 @@ fn fitted(line: Line, config: &Value, fit: &Value) -> Line {
     if config["augment"] == false {
         line = line.flag("--no-augment");
     }
-    line.option("--seed", &config["seed"]).option("--precision", &config["precision"])
+    line.option("--seed", &config["seed"]).option("--precision", &config["precision"]).option("--algorithms", &config["algorithms"])
 }
 
 fn schedule(schedule: &Value) -> String {
@@ -196,7 +197,7 @@ fn measured(command: &str, run: &str, config: &Value, settings: &Value) -> Line 
     if settings["shared_first_layer"] == true {
         line = line.flag("--shared-first-layer");
     }
-    line.option("--seed", &settings["seed"]).option("--precision", &settings["precision"])
+    line.option("--seed", &settings["seed"]).option("--precision", &settings["precision"]).option("--algorithms", &settings["algorithms"])
 }
 
 #[cfg(test)]
