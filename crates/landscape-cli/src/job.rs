@@ -405,7 +405,7 @@ pub fn check_memory(graph: &Graph, n_vectors: usize, flag: &str) -> anyhow::Resu
 
 /// Goes to an endpoint with the statistics it came with.
 pub fn stand_at(objective: &mut NetworkObjective<f32>, endpoint: &Endpoint) -> anyhow::Result<()> {
-    let point = ControlPoints::new(vec![endpoint.row.clone()])?;
+    let point = ControlPoints::new(vec![endpoint.row.clone()])?.on_device(&objective.weights().device())?;
     objective.move_to(&point, &Coefficients::one_hot(0, 1)?)?;
     Ok(objective.set_buffers(&endpoint.buffers)?)
 }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod files;
 
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 #[path = "../../landscape-kernels/tests/host_driver/mod.rs"]
@@ -37,12 +39,14 @@ fn a_machine_without_a_gpu_says_so() {
     }
 }
 
-/// On the stand-in for the driver, which has two devices: points and networks are shared out, with the numbers of one device.
+/// On the stand-in for the driver, which has two devices: networks are trained and joined there, points and networks are shared out, with
+/// the numbers of one device.
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 #[test]
 #[allow(clippy::print_stderr)]
 fn two_devices_give_the_numbers_of_one() {
     use common::Answer;
+    use files::{npy, npz};
     use serde_json::Value;
     let folder = match host_driver::build(std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))) {
         Ok(folder) => folder,
@@ -52,41 +56,51 @@ fn two_devices_give_the_numbers_of_one() {
         }
     };
     let libraries = format!("{}:{}", folder.display(), folder.join(host_driver::LIBRARIES).display());
-    let sandbox = Sandbox::with_run();
+    let sandbox = Sandbox::new();
+    // The stand-in is slow, so there are few examples.
+    let inputs = |n: usize| npy("<f4", &[n, 4], &(0..n * 4).flat_map(|i| ((i * i % 7) as f32 - 3.0).to_le_bytes()).collect::<Vec<_>>());
+    let labels = |n: usize| npy("<i8", &[n], &(0..n as i64).flat_map(|i| (i * i % 3).to_le_bytes()).collect::<Vec<_>>());
+    let data = [("x_train", inputs(12)), ("y_train", labels(12)), ("x_test", inputs(6)), ("y_test", labels(6))];
+    sandbox.write("d.npz", npz(&data.each_ref().map(|(name, array)| (*name, array.as_slice()))));
     let run = |args: &[&str]| {
         let output = sandbox.command(args).env("LD_LIBRARY_PATH", &libraries).output().unwrap();
         Answer::of(args, output)
     };
     let json = |args: &[&str], device: &str| -> Value {
-        let args = [args, &["--device", device, "--json"]].concat();
+        let args = [args, &["--data", "npz:d.npz", "--device", device, "--json"]].concat();
         let answer = run(&args);
         assert_eq!(answer.code, Some(0), "{answer}");
         serde_json::from_str(&answer.stdout).unwrap()
     };
-    for (args, key) in
-        [(&["profile", "run", "--samples", "5", "--force"][..], "points"), (&["plane", "run", "--grid", "3x2", "--force"], "train")]
-    {
-        let one = json(args, "cuda:1");
-        assert_eq!(json(args, "cuda:0,1")[key], one[key], "{args:?}");
-        assert_eq!(json(args, "cuda:1,0")[key], one[key], "{args:?}");
-        assert_ne!(one[key], Value::Null);
+    let train = ["train", "--model", "mlp:4-5-3", "--batch-size", "4"];
+    for (device, out) in [("cuda:0", "one"), ("cuda:0,1", "two"), ("cpu", "here")] {
+        json(&[&train[..], &["--epochs", "4", "--seeds", "0..3", "--out", out]].concat(), device);
     }
-    let (here, there) =
-        (json(&["profile", "run", "--samples", "2", "--force"], "cpu"), json(&["profile", "run", "--samples", "2", "--force"], "cuda"));
-    let nll = |profile: &Value| profile["points"][1]["train"]["nll"].as_f64().unwrap();
-    assert!((nll(&here) - nll(&there)).abs() < 1e-5, "{} on the processor, {} on a GPU", nll(&here), nll(&there));
-    let train = ["train", "--model", MODEL, "--epochs", "1", "--seeds", "0..3", "--out"];
-    json(&[&train[..], &["one"]].concat(), "cuda:0");
-    json(&[&train[..], &["two"]].concat(), "cuda:0,1");
     for seed in 0..3 {
         let file = |folder: &str| sandbox.read(&format!("{folder}/seed-{seed}.safetensors"));
         assert!(file("one") == file("two"), "seed {seed}");
     }
-    let one = run(&["train", "--model", MODEL, "--out", "x.safetensors", "--device", "cuda:0,1"]);
-    assert_eq!(one.code, Some(2), "{one}");
-    one.check_message(&["one device", "cuda:0,1"]);
+    let connect = ["connect", "one/seed-0.safetensors", "one/seed-1.safetensors", "--epochs", "3", "--out", "run"];
+    json(&connect, "cuda:1");
+    for (args, key) in [(&["profile", "run", "--samples", "5"][..], "points"), (&["plane", "run", "--grid", "3x2"], "train")] {
+        let args = [args, &["--force"]].concat();
+        let one = json(&args, "cuda:1");
+        assert_ne!(one[key], Value::Null);
+        for devices in ["cuda:0,1", "cuda:1,0"] {
+            assert_eq!(json(&args, devices)[key], one[key], "{args:?} on {devices}");
+        }
+    }
+    let middle = |device: &str| {
+        let profile = json(&["profile", "run", "--samples", "3", "--force"], device);
+        profile["points"][1]["train"]["nll"].as_f64().unwrap()
+    };
+    let (here, there) = (middle("cpu"), middle("cuda"));
+    assert!((here - there).abs() < 1e-5, "{here} on the processor, {there} on a GPU");
+    let several = run(&[&train[..], &["--data", "npz:d.npz", "--out", "x.safetensors", "--device", "cuda:0,1"]].concat());
+    assert_eq!(several.code, Some(2), "{several}");
+    several.check_message(&["one device", "cuda:0,1"]);
     // What numbers depend on is recorded.
-    json(&["train", "--model", MODEL, "--epochs", "1", "--out", "t.safetensors", "--precision", "tf32", "--algorithms", "any"], "cuda:0");
+    json(&[&train[..], &["--epochs", "1", "--out", "t.safetensors", "--precision", "tf32", "--algorithms", "any"]].concat(), "cuda:0");
     let config: Value = serde_json::from_slice(&sandbox.read("t.run/config.json")).unwrap();
     assert_eq!((config["precision"].as_str(), config["algorithms"].as_str()), (Some("tf32"), Some("any")));
 }
