@@ -3,6 +3,7 @@
 
 mod common;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
+#[allow(dead_code, reason = "files of other formats are not needed here")]
 mod files;
 
 #[cfg(all(feature = "cuda", target_os = "linux"))]
