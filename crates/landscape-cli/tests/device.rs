@@ -60,7 +60,7 @@ fn two_devices_give_the_numbers_of_one() {
     let sandbox = Sandbox::new();
     // The stand-in is slow, so there are few examples.
     let inputs = |n: usize| npy("<f4", &[n, 4], &(0..n * 4).flat_map(|i| ((i * i % 7) as f32 - 3.0).to_le_bytes()).collect::<Vec<_>>());
-    let labels = |n: usize| npy("<i8", &[n], &(0..n as i64).flat_map(|i| (i * i % 3).to_le_bytes()).collect::<Vec<_>>());
+    let labels = |n: usize| npy("<i8", &[n], &(0..n as i64).flat_map(|i| ((i * i + i / 2) % 3).to_le_bytes()).collect::<Vec<_>>());
     let data = [("x_train", inputs(12)), ("y_train", labels(12)), ("x_test", inputs(6)), ("y_test", labels(6))];
     sandbox.write("d.npz", npz(&data.each_ref().map(|(name, array)| (*name, array.as_slice()))));
     let run = |args: &[&str]| {
