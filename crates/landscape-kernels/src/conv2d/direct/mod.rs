@@ -66,7 +66,7 @@ pub(super) fn weight_scratch_len(s: &Conv2dShape) -> usize {
 /// The convolution as the copies have it: in bf16 an element is a pair of channels.
 fn as_read(s: &Conv2dShape) -> Conv2dShape {
     match s.precision {
-        Precision::F32 => *s,
+        Precision::F32 | Precision::Tf32 => *s,
         Precision::Bf16 => bf16::paired(s),
     }
 }
@@ -74,7 +74,7 @@ fn as_read(s: &Conv2dShape) -> Conv2dShape {
 /// Elements of a copy of one image in `f32`, of `times` as many channels as the geometry's blocks have, which bf16 is made from.
 fn image_len(s: &Conv2dShape, geometry: &Geometry, times: usize) -> usize {
     match s.precision {
-        Precision::F32 => 0,
+        Precision::F32 | Precision::Tf32 => 0,
         Precision::Bf16 => (geometry.image_pixels() * geometry.inputs * times).next_multiple_of(LANES),
     }
 }
@@ -117,7 +117,7 @@ pub(super) fn forward<T: Real, R: Default + Send>(
     };
     let blocks = geometry.blocks(&read);
     match s.precision {
-        Precision::F32 => weights::reorder(s, &blocks, outputs::block_width(), weights, reordered),
+        Precision::F32 | Precision::Tf32 => weights::reorder(s, &blocks, outputs::block_width(), weights, reordered),
         Precision::Bf16 => bf16::reorder(s, &blocks, outputs::block_width(), weights, reordered),
     }
     // Groups have so many images or, where the batch does not divide, one fewer; blocks have so many inputs, but for the last.
@@ -163,7 +163,7 @@ pub(super) fn forward<T: Real, R: Default + Send>(
                 for (idx, block) in blocks.iter().enumerate() {
                     // Zeros lie elsewhere around a block with another number of channels.
                     let channels = match s.precision {
-                        Precision::F32 => block.clone(),
+                        Precision::F32 | Precision::Tf32 => block.clone(),
                         Precision::Bf16 => bf16::channels(s, block),
                     };
                     if channels.len() != filled {
@@ -172,7 +172,7 @@ pub(super) fn forward<T: Real, R: Default + Send>(
                     }
                     let (normalizer, of) = (call.normalizer.as_ref(), images.clone());
                     match s.precision {
-                        Precision::F32 => geometry.fill(s, call.x, normalizer, of, &channels, border, as_t(copy)),
+                        Precision::F32 | Precision::Tf32 => geometry.fill(s, call.x, normalizer, of, &channels, border, as_t(copy)),
                         Precision::Bf16 => {
                             bf16::fill(&geometry, s, call.x, normalizer, of, &channels, border, Pairing::Channels, image, copy);
                         }
@@ -190,7 +190,7 @@ pub(super) fn forward<T: Real, R: Default + Send>(
                         next: if blocks.len() == 1 { &x[next] } else { &[] },
                     };
                     match s.precision {
-                        Precision::F32 => outputs::add_block(&task, copy, as_f32_mut(out).expect(CHECKED)),
+                        Precision::F32 | Precision::Tf32 => outputs::add_block(&task, copy, as_f32_mut(out).expect(CHECKED)),
                         Precision::Bf16 => bf16::add_outputs(&task, copy, as_f32_mut(out).expect(CHECKED)),
                     }
                     k_before += s.n_taps() * block.len();
@@ -223,7 +223,7 @@ pub(super) fn backward_weight<T: Real>(call: &BackwardWeight<'_, T>, dpacked: &m
     let geometry = Geometry::for_weight(s);
     let blocks = geometry.blocks(s);
     let cut_of = |block: &Range<usize>| match s.precision {
-        Precision::F32 => geometry.layout(block).weight_cut(s, geometry.images, gradient::rows_computed),
+        Precision::F32 | Precision::Tf32 => geometry.layout(block).weight_cut(s, geometry.images, gradient::rows_computed),
         Precision::Bf16 => bf16::weight_cut(s, &geometry, block),
     };
     let mut cuts = vec![cut_of(&blocks[0])];
@@ -248,7 +248,7 @@ pub(super) fn backward_weight<T: Real>(call: &BackwardWeight<'_, T>, dpacked: &m
             let dy = &dy[images.start * image_out..images.end * image_out];
             let normalizer = call.normalizer.as_ref();
             match s.precision {
-                Precision::F32 => {
+                Precision::F32 | Precision::Tf32 => {
                     geometry.fill(s, call.x, normalizer, images, block, border, as_t(copy));
                     gradient::add_block(cut, s.out_channels, copy, dy, mode, partial, packed);
                 }
