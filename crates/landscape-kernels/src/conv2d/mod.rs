@@ -1,5 +1,8 @@
 //! Two-dimensional convolution on channels-last activations, forward and backward.
 //!
+//! In bf16 ([`Precision::Bf16`](crate::Precision::Bf16)) operands are rounded and sums are f32: the direct kernel and the products have paths
+//! of their own where the processor has AVX512-BF16; otherwise the kernels below run on rounded copies.
+//!
 //! Four ways to one result: matrix products on gathered columns (any shape, any scalar), the same without gathering for 1x1 kernels,
 //! loops over channels for depthwise kernels, and for `f32` a direct kernel on padded images. Which one runs depends on the shape and
 //! the scalar, by a table of measurements, never on the number of threads or on timing; each runs on every instruction set.
