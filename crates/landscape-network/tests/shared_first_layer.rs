@@ -4,12 +4,16 @@
 mod common;
 
 use common::{cut, examples, mlp, objective, residual, zoo};
+use landscape_core::checkpoint::Checkpoint;
 use landscape_core::parallel_points::measure_points;
-use landscape_core::{Bezier, ControlPoints, Curve, Fork, NormRefresh, Objective, Pass, Row, Stateful, Tally};
+use landscape_core::tensor::{Dtype, RawTensor};
+use landscape_core::whole::Overwrite;
+use landscape_core::{Bezier, ControlPoints, Curve, Fork, NormRefresh, Objective, Pass, Row, Stateful, StoredPoint, Tally};
 use landscape_graph::{Bias, Graph, GraphBuilder};
 use landscape_kernels::{Device, Real};
 use landscape_network::shared_first_layer::{FirstLayer, SharedFirstLayer};
 use landscape_network::{Error, Loss};
+use std::path::Path;
 use std::sync::Arc;
 
 /// An image, flattened before the first layer, which has no bias and is followed by batch norm.
@@ -89,6 +93,45 @@ fn forks_give_the_same_bits() {
     let expected = along(1);
     assert_eq!(expected.len(), 7);
     assert_eq!((along(2), along(3)), (expected.clone(), expected));
+}
+
+/// Endpoints that stay in their files, in single precision and in bf16, give the bits of the same numbers in memory.
+#[test]
+fn rows_in_their_files_give_the_bits_of_rows_in_memory() {
+    let graph = flattened();
+    let batch = examples::<f32>(&graph, 30, 4);
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let ends: Vec<_> = (0..2)
+            .map(|seed| {
+                let point = objective::<f32>(flattened(), seed).weights().clone();
+                let values: Vec<f64> = point.to_vec().into_iter().map(f64::from).collect();
+                let tensors = point.layout().tensors().iter().map(|spec| {
+                    let values = &values[spec.offset..spec.offset + spec.n_elements()];
+                    (spec.name.clone(), RawTensor::from_f64(dtype, spec.shape.clone(), values).unwrap())
+                });
+                let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("first-layer-{seed}-{}.safetensors", dtype.name()));
+                Checkpoint { tensors: tensors.collect(), metadata: None }.write(&file, Overwrite::Replace).unwrap();
+                Arc::new(StoredPoint::<f32>::new(&Checkpoint::map(&file).unwrap(), point.layout()).unwrap())
+            })
+            .collect();
+        let bend = Row::Free(objective::<f32>(flattened(), 2).weights().clone());
+        let found = |[first, last]: [Row<f32>; 2]| {
+            let points = ControlPoints::new(vec![first, bend.clone(), last]).unwrap();
+            let products = vec![Arc::new(FirstLayer::new(&graph, &Device::Cpu, &points).unwrap().products(&batch).unwrap())];
+            let mut shared = SharedFirstLayer::new(&graph, &Device::Cpu, Loss::CrossEntropy, points.clone()).unwrap();
+            let mut fork = shared.fork();
+            let mut at = |shared: &mut SharedFirstLayer<f32>, t: f64| {
+                shared.move_to(&points, &Bezier::new(3).unwrap().coefficients(t).unwrap()).unwrap();
+                shared.refresh(NormRefresh::BatchAverage, &products).unwrap();
+                shared.measure(&products[0], Pass::EVALUATE).unwrap().loss_nats_sum.to_bits()
+            };
+            [0.0, 0.3, 1.0].map(|t| [at(&mut shared, t), at(&mut fork, t)])
+        };
+        let stored = found([&ends[0], &ends[1]].map(|end| Row::Stored(end.clone())));
+        let in_memory = found([&ends[0], &ends[1]].map(|end| Row::Frozen(Arc::new(end.read()))));
+        assert_eq!(stored, in_memory, "{dtype:?}");
+        assert!(stored.iter().all(|[a, b]| a == b) && stored[0] != stored[1]);
+    }
 }
 
 #[test]
