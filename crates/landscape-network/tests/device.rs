@@ -45,7 +45,7 @@ fn run(device: &Device, graph: Graph, tell: Tell, every: usize) -> Found {
         if tally.n_examples > 0 {
             tallies.push(tally);
         }
-        if idx % every == 0 {
+        if idx.is_multiple_of(every) {
             objective.collect(&mut |tally| tallies.push(tally)).unwrap();
         }
     };

@@ -36,8 +36,8 @@ pub(super) struct Dnn(Mutex<Handle>);
 struct Handle {
     cudnn: Arc<Cudnn>,
     stream: Arc<CudaStream>,
-    single: Vec<(Conv2dShape, Option<Plan<f32>>)>,
-    double: Vec<(Conv2dShape, Option<Plan<f64>>)>,
+    single: Plans<f32>,
+    double: Plans<f64>,
 }
 
 // SAFETY: the library's handle and all that refers to it stand in this one value, which may go from thread to thread as long as one uses
@@ -69,6 +69,9 @@ impl Dnn {
         Some(Dnn(Mutex::new(Handle { cudnn, stream: stream.clone(), single: Vec::new(), double: Vec::new() })))
     }
 }
+
+/// Shapes that were met, with how each is computed if the library describes it.
+type Plans<T> = Vec<(Conv2dShape, Option<Plan<T>>)>;
 
 /// How one shape is computed.
 struct Plan<T> {
@@ -188,13 +191,13 @@ impl<T> DevicePtrMut<T> for Run<'_> {
 trait Scalar: CudnnDataType + Copy + Sized {
     const ZERO: Self;
     const ONE: Self;
-    fn plans(handle: &mut Handle) -> (&Arc<Cudnn>, &mut Vec<(Conv2dShape, Option<Plan<Self>>)>);
+    fn plans(handle: &mut Handle) -> (&Arc<Cudnn>, &mut Plans<Self>);
 }
 
 impl Scalar for f32 {
     const ZERO: f32 = 0.0;
     const ONE: f32 = 1.0;
-    fn plans(handle: &mut Handle) -> (&Arc<Cudnn>, &mut Vec<(Conv2dShape, Option<Plan<f32>>)>) {
+    fn plans(handle: &mut Handle) -> (&Arc<Cudnn>, &mut Plans<f32>) {
         (&handle.cudnn, &mut handle.single)
     }
 }
@@ -202,7 +205,7 @@ impl Scalar for f32 {
 impl Scalar for f64 {
     const ZERO: f64 = 0.0;
     const ONE: f64 = 1.0;
-    fn plans(handle: &mut Handle) -> (&Arc<Cudnn>, &mut Vec<(Conv2dShape, Option<Plan<f64>>)>) {
+    fn plans(handle: &mut Handle) -> (&Arc<Cudnn>, &mut Plans<f64>) {
         (&handle.cudnn, &mut handle.double)
     }
 }
