@@ -159,7 +159,7 @@ def profile_point(model, n_batch, n_train, n_test):
     return once(), worker.timed(once), {}
 
 
-def convolution(conv_pass, n, channels, size, kernel, stride):
+def convolution(conv_pass, n, channels, size, kernel, stride, groups):
     n_in, n_out = channels
     pad, out = kernel // 2, (size + 2 * (kernel // 2) - kernel) // stride + 1
     memory = torch.channels_last if REQUEST.get("layout") == "channels_last" else torch.contiguous_format
@@ -169,19 +169,19 @@ def convolution(conv_pass, n, channels, size, kernel, stride):
         return torch.from_numpy(flat).reshape(n, s, s, c).permute(0, 3, 1, 2).contiguous(memory_format=memory)
 
     x, dy = image("x", n_in, size), image("dy", n_out, out)
-    flat = values.symmetric(values.stream(SEED, "weight", 0), n_out * n_in * kernel * kernel, 0.1)
-    w = torch.from_numpy(flat).reshape(n_out, n_in, kernel, kernel).contiguous(memory_format=memory)
+    flat = values.symmetric(values.stream(SEED, "weight", 0), n_out * n_in // groups * kernel * kernel, 0.1)
+    w = torch.from_numpy(flat).reshape(n_out, n_in // groups, kernel, kernel).contiguous(memory_format=memory)
     two = lambda v: [v, v]
 
     def once():
         with torch.no_grad():
             if conv_pass == "forward":
-                return F.conv2d(x, w, None, stride, pad)
+                return F.conv2d(x, w, None, stride, pad, 1, groups)
             mask = [conv_pass == "input-gradient", conv_pass == "weight-gradient", False]
-            return torch.ops.aten.convolution_backward(dy, x, w, None, two(stride), two(pad), two(1), False, two(0), 1, mask)[mask.index(True)]
+            return torch.ops.aten.convolution_backward(dy, x, w, None, two(stride), two(pad), two(1), False, two(0), groups, mask)[mask.index(True)]
 
     answer = [once().double().square().sum().item()]
-    return answer, worker.timed(once), {"flops": 2 * dy.numel() * n_in * kernel * kernel}
+    return answer, worker.timed(once), {"flops": 2 * dy.numel() * n_in // groups * kernel * kernel}
 
 
 def weight_space(operation, n, n_points):
@@ -264,7 +264,7 @@ def set_up():
         case "profile-point":
             return profile_point(r["model"], r["batch"], r["n_train_batches"], r["n_test_batches"])
         case "convolution":
-            return convolution(r["pass"], r["batch"], r["channels"], r["size"], r["kernel"], r["stride"])
+            return convolution(r["pass"], r["batch"], r["channels"], r["size"], r["kernel"], r["stride"], r.get("groups", 1))
         case "weight-space":
             return weight_space(r["operation"], r["parameters"], r["points"])
         case "plane":

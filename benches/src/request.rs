@@ -71,6 +71,9 @@ pub enum Job {
         kernel: usize,
         /// Stride.
         stride: usize,
+        /// Groups of channels; as many as channels is depthwise.
+        #[serde(default = "one")]
+        groups: usize,
     },
     /// An operation on control points.
     WeightSpace {
@@ -126,6 +129,10 @@ pub enum WeightSpace {
     SpreadSgd,
     /// One free row steps by Adam along c_k·(g + wd·w).
     SpreadAdam,
+}
+
+fn one() -> usize {
+    1
 }
 
 fn precision<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Precision, D::Error> {

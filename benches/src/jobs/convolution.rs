@@ -16,32 +16,28 @@ pub struct Convolution {
     scratch: Vec<f32>,
 }
 
+/// A square kernel, padded by half its size.
+pub fn shape(n: usize, channels: [usize; 2], size: usize, kernel: usize, stride: usize, groups: usize) -> Conv2dShape {
+    Conv2dShape {
+        n,
+        in_channels: channels[0],
+        in_size: [size; 2],
+        out_channels: channels[1],
+        kernel_size: [kernel; 2],
+        stride: [stride; 2],
+        padding: [kernel / 2; 2],
+        dilation: [1; 2],
+        groups,
+        precision: landscape_kernels::Precision::F32,
+    }
+}
+
 impl Convolution {
-    /// A square kernel, padded by half its size.
+    /// Its operands, by the seed.
     ///
     /// # Errors
     /// If the sizes make no convolution.
-    pub fn new(
-        pass: ConvolutionPass,
-        n: usize,
-        channels: [usize; 2],
-        size: usize,
-        kernel: usize,
-        stride: usize,
-        seed: u64,
-    ) -> anyhow::Result<Self> {
-        let shape = Conv2dShape {
-            n,
-            in_channels: channels[0],
-            in_size: [size; 2],
-            out_channels: channels[1],
-            kernel_size: [kernel; 2],
-            stride: [stride; 2],
-            padding: [kernel / 2; 2],
-            dilation: [1; 2],
-            groups: 1,
-            precision: landscape_kernels::Precision::F32,
-        };
+    pub fn new(pass: ConvolutionPass, shape: Conv2dShape, seed: u64) -> anyhow::Result<Self> {
         shape.check()?;
         let oihw = symmetric(stream(seed, "weight", 0), shape.weight_len(), 0.1);
         let mut packed = vec![0.0; shape.weight_len()];
@@ -88,7 +84,7 @@ impl Work for Convolution {
 
     fn cost(&self) -> Cost {
         let s = &self.shape;
-        let n_products = s.out_len() * s.in_channels * s.kernel_size[0] * s.kernel_size[1];
+        let n_products = s.out_len() * (s.in_channels / s.groups) * s.kernel_size[0] * s.kernel_size[1];
         Cost { bytes: None, flops: Some(2 * n_products as u64) }
     }
 }

@@ -30,8 +30,9 @@ pub fn set_up(request: &Request) -> anyhow::Result<Box<dyn Work>> {
         Job::ProfilePoint { model, batch, n_train_batches, n_test_batches } => {
             Box::new(profile_point::ProfilePoint::new(model, *batch, *n_train_batches, *n_test_batches, seed)?)
         }
-        Job::Convolution { pass, batch, channels, size, kernel, stride } => {
-            Box::new(convolution::Convolution::new(*pass, *batch, *channels, *size, *kernel, *stride, seed)?)
+        Job::Convolution { pass, batch, channels, size, kernel, stride, groups } => {
+            let shape = convolution::shape(*batch, *channels, *size, *kernel, *stride, *groups);
+            Box::new(convolution::Convolution::new(*pass, shape, seed)?)
         }
         Job::WeightSpace { operation, parameters, points } => {
             Box::new(weight_space::Operation::new(*operation, *parameters, *points, seed)?)
