@@ -124,7 +124,7 @@ macro_rules! multiversion {
         #[allow(clippy::too_many_arguments)]
         $vis fn $name<$t: $crate::memory::Real>($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            #[allow(clippy::too_many_arguments)]
+            #[allow(clippy::too_many_arguments, clippy::extra_unused_type_parameters)]
             fn body<$t: $crate::memory::Real>($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]

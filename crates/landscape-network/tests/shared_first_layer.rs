@@ -120,7 +120,7 @@ fn rows_in_their_files_give_the_bits_of_rows_in_memory() {
             let products = vec![Arc::new(FirstLayer::new(&graph, &Device::Cpu, &points).unwrap().products(&batch).unwrap())];
             let mut shared = SharedFirstLayer::new(&graph, &Device::Cpu, Loss::CrossEntropy, points.clone()).unwrap();
             let mut fork = shared.fork();
-            let mut at = |shared: &mut SharedFirstLayer<f32>, t: f64| {
+            let at = |shared: &mut SharedFirstLayer<f32>, t: f64| {
                 shared.move_to(&points, &Bezier::new(3).unwrap().coefficients(t).unwrap()).unwrap();
                 shared.refresh(NormRefresh::BatchAverage, &products).unwrap();
                 shared.measure(&products[0], Pass::EVALUATE).unwrap().loss_nats_sum.to_bits()
