@@ -117,11 +117,11 @@ fn best() -> Level {
 
 /// Declares a function over `T: Real` whose body is compiled for every [`Level`] and called at the level of the processor.
 ///
-/// Arguments are plain names. The work of one call should be a few hundred elements at least: the choice costs a branch and a call.
+/// Arguments are plain names; a body for one type alone names its `T` where it is called. The work of one call should be a few hundred elements at least: the choice costs a branch and a call.
 macro_rules! multiversion {
     ($(#[$attr:meta])* $vis:vis fn $name:ident<$t:ident>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$attr])*
-        #[allow(clippy::too_many_arguments)]
+        #[allow(clippy::too_many_arguments, clippy::extra_unused_type_parameters)]
         $vis fn $name<$t: $crate::memory::Real>($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments, clippy::extra_unused_type_parameters)]
@@ -129,13 +129,13 @@ macro_rules! multiversion {
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-            #[allow(clippy::too_many_arguments)]
+            #[allow(clippy::too_many_arguments, clippy::extra_unused_type_parameters)]
             fn avx512<$t: $crate::memory::Real>($($arg: $ty),*) $(-> $ret)? {
                 body::<$t>($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            #[allow(clippy::too_many_arguments)]
+            #[allow(clippy::too_many_arguments, clippy::extra_unused_type_parameters)]
             fn avx2<$t: $crate::memory::Real>($($arg: $ty),*) $(-> $ret)? {
                 body::<$t>($($arg),*)
             }

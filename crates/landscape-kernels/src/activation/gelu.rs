@@ -153,11 +153,11 @@ fn polynomial<const N: usize>(coefficients: &[f32; N], x: f32) -> f32 {
     value
 }
 
-/// |x|, at most [`FAR`]; NaN stays NaN.
+/// x, or as far out as [`FAR`]; NaN stays NaN.
 #[inline(always)]
 fn near(x: f32) -> f32 {
-    let size = x.abs();
-    if size > FAR { FAR } else { size }
+    let below = if x > FAR { FAR } else { x };
+    if below < -FAR { -FAR } else { below }
 }
 
 /// 2^v for −200 ≤ v ≤ 0; NaN stays NaN.
@@ -178,7 +178,7 @@ fn exp2(v: f64) -> f32 {
 /// gelu(x)/x, and e^(−x²/2).
 #[inline(always)]
 fn erf_gate(x: f32) -> (f32, f32) {
-    let z = near(x);
+    let z = near(x).abs();
     let t = 1.0 / (1.0 + TAIL_T * z);
     let exp = exp2(-0.5 * std::f64::consts::LOG2_E * f64::from(z) * f64::from(z));
     let tail = polynomial(&TAIL, t) * t * exp;
@@ -189,14 +189,13 @@ fn erf_gate(x: f32) -> (f32, f32) {
 #[inline(always)]
 fn erf_slope(x: f32) -> f32 {
     let (gate, exp) = erf_gate(x);
-    let term = near(x) * exp * DENSITY as f32;
-    gate + if x > 0.0 { term } else { -term }
+    gate + near(x) * exp * DENSITY as f32
 }
 
 /// gelu(x)/x, and its derivative with respect to the logistic function's argument.
 #[inline(always)]
 fn tanh_gate(x: f32) -> (f32, f32) {
-    let z = f64::from(near(x));
+    let z = f64::from(near(x).abs());
     let v = -2.0 * std::f64::consts::LOG2_E * TANH_SCALE * (z + TANH_CUBIC * z * z * z);
     let exp = exp2(if v < -200.0 { -200.0 } else { v });
     let gate = 1.0 / (1.0 + exp);
@@ -209,8 +208,7 @@ fn tanh_gate(x: f32) -> (f32, f32) {
 fn tanh_slope(x: f32) -> f32 {
     let (gate, derivative) = tanh_gate(x);
     let z = near(x);
-    let term = z * (2.0 * TANH_SCALE as f32) * (1.0 + 3.0 * TANH_CUBIC as f32 * z * z) * derivative;
-    gate + if x > 0.0 { term } else { -term }
+    gate + z * (2.0 * TANH_SCALE as f32) * (1.0 + 3.0 * TANH_CUBIC as f32 * z * z) * derivative
 }
 
 #[cfg(test)]

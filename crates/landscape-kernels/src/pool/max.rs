@@ -48,7 +48,19 @@ pub fn max_forward<T: Real>(shape: &PoolShape, x: View<'_, T>, y: ViewMut<'_, T>
     let argmax = argmax.host();
     let images = x.host().par_chunks_exact(in_len / shape.n);
     let outputs = y.host().par_chunks_exact_mut(out_len / shape.n).zip(argmax.par_chunks_exact_mut(out_len / shape.n));
-    images.zip(outputs).for_each(|(x, (y, argmax))| max_image(&windows, width, channels, x, y, argmax));
+    images.zip(outputs).for_each(|(x, (y, argmax))| {
+        windows.for_each(|pixel, rows, columns| {
+            let out = pixel * channels..(pixel + 1) * channels;
+            let (y, argmax) = (&mut y[out.clone()], &mut argmax[out]);
+            let first = rows.start * width + columns.start;
+            y.copy_from_slice(&x[first * channels..][..channels]);
+            argmax.fill(first as u32);
+            for row in rows.clone() {
+                let start = row * width + columns.start;
+                keep_larger(&x[start * channels..][..columns.len() * channels], start as u32, y, argmax);
+            }
+        });
+    });
     Ok(())
 }
 
@@ -76,91 +88,33 @@ pub fn max_backward<T: Real>(
     }
     on_device!(OP, [argmax, dy, dx], gpu => super::cuda::max_backward(gpu, shape, argmax, dy, dx, mode));
     let argmax = argmax.host();
-    let (channels, width) = (shape.channels, shape.in_size[1]);
-    let n_pixels = shape.in_size[0] * width;
+    let (channels, n_pixels) = (shape.channels, shape.in_size[0] * shape.in_size[1]);
     let largest = argmax.par_chunks(CHUNK).map(|part| part.iter().fold(0, |largest, &place| place.max(largest))).max();
     if let Some(place) = largest.filter(|place| *place as usize >= n_pixels) {
         return Err(shape_error(OP, format!("`argmax` must be below {n_pixels}, got {place}")));
     }
-    let windows = Windows::of(shape);
     let images = argmax.par_chunks_exact(out_len / shape.n).zip(dy.host().par_chunks_exact(out_len / shape.n));
     dx.host().par_chunks_exact_mut(in_len / shape.n).zip(images).for_each(|(dx, (argmax, dy))| {
         if mode == Accumulate::Overwrite {
             dx.fill(T::ZERO);
         }
-        max_image_back(&windows, width, channels, argmax, dy, dx);
+        for (places, dy) in argmax.chunks_exact(channels).zip(dy.chunks_exact(channels)) {
+            for (channel, (&place, &dy)) in places.iter().zip(dy).enumerate() {
+                dx[place as usize * channels + channel] += dy;
+            }
+        }
     });
     Ok(())
 }
 
-/// Channels that are looked at together: a register's worth in single precision.
-const LANES: usize = 16;
-
 multiversion! {
-    fn max_image<T>(windows: &Windows, width: usize, channels: usize, x: &[T], y: &mut [T], argmax: &mut [u32]) {
-        windows.for_each(|pixel, rows, columns| {
-            let out = pixel * channels..(pixel + 1) * channels;
-            let (y, argmax) = (&mut y[out.clone()], &mut argmax[out]);
-            let first = rows.start * width + columns.start;
-            let whole = channels / LANES * LANES;
-            for channel in (0..whole).step_by(LANES) {
-                let at = |pixel: usize| -> &[T; LANES] { x[pixel * channels + channel..].first_chunk().expect("a whole block of channels") };
-                let (mut best, mut places) = (*at(first), [first as u32; LANES]);
-                for row in rows.clone() {
-                    for place in row * width + columns.start..row * width + columns.end {
-                        let x = at(place);
-                        for lane in 0..LANES {
-                            let larger = x[lane] > best[lane] || x[lane].is_nan();
-                            best[lane] = if larger { x[lane] } else { best[lane] };
-                            places[lane] = if larger { place as u32 } else { places[lane] };
-                        }
-                    }
-                }
-                y[channel..channel + LANES].copy_from_slice(&best);
-                argmax[channel..channel + LANES].copy_from_slice(&places);
+    fn keep_larger<T>(pixels: &[T], first: u32, y: &mut [T], argmax: &mut [u32]) {
+        for (x, place) in pixels.chunks_exact(y.len()).zip(first..) {
+            for ((y, argmax), &x) in y.iter_mut().zip(argmax.iter_mut()).zip(x) {
+                let larger = x > *y || x.is_nan();
+                *y = if larger { x } else { *y };
+                *argmax = if larger { place } else { *argmax };
             }
-            for channel in whole..channels {
-                let (mut best, mut largest) = (x[first * channels + channel], first);
-                for row in rows.clone() {
-                    for place in row * width + columns.start..row * width + columns.end {
-                        let x = x[place * channels + channel];
-                        if x > best || x.is_nan() {
-                            (best, largest) = (x, place);
-                        }
-                    }
-                }
-                (y[channel], argmax[channel]) = (best, largest as u32);
-            }
-        });
-    }
-}
-
-multiversion! {
-    /// Window by window every pixel of it asks which channels had their maximum there: no store depends on what was found.
-    fn max_image_back<T>(windows: &Windows, width: usize, channels: usize, argmax: &[u32], dy: &[T], dx: &mut [T]) {
-        windows.for_each(|pixel, rows, columns| {
-            let out = pixel * channels..(pixel + 1) * channels;
-            let (places, dy) = (&argmax[out.clone()], &dy[out]);
-            let mut n_found = 0;
-            for row in rows.clone() {
-                for place in row * width + columns.start..row * width + columns.end {
-                    let dx = &mut dx[place * channels..][..channels];
-                    let mut found = 0_u32;
-                    for ((dx, &dy), &at) in dx.iter_mut().zip(dy).zip(places) {
-                        let is_here = at == place as u32;
-                        found += u32::from(is_here);
-                        *dx = if is_here { *dx + dy } else { *dx };
-                    }
-                    n_found += found as usize;
-                }
-            }
-            if n_found < channels {
-                // Indices of the caller's that are outside their windows.
-                let inside = |place: usize| rows.contains(&(place / width)) && columns.contains(&(place % width));
-                for (channel, (&place, &dy)) in places.iter().zip(dy).enumerate().filter(|(_, (place, _))| !inside(**place as usize)) {
-                    dx[place as usize * channels + channel] += dy;
-                }
-            }
-        });
+        }
     }
 }
