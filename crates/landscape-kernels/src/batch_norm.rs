@@ -16,7 +16,7 @@ use crate::simd::multiversion;
 mod fused;
 mod moments;
 
-pub use fused::{Incoming, Through, backward_input, backward_parameters, gate_and_sum, normalize_both_fused, normalize_fused};
+pub use fused::{Incoming, Through, backward_input, backward_parameters, gate_and_sum, normalize_fused};
 pub use moments::{Share, merge_moments, update_running};
 
 const OP: &str = "batch_norm";

@@ -72,12 +72,9 @@ impl<T: Real> Run<'_, T> {
                 // A refresh ends with the statistics of the last batch norm.
                 if go && needed.is_none_or(|needed| self.is_read(fused.out, needed)) {
                     let norm = self.prologue(fused, norms);
-                    let residual = fused.residual.map(|node| self.read(node, &arena.slots, norms));
-                    let (shape, x) = (norm_shape(step, self.n), self.activation(&arena.slots, step.inputs[0]));
-                    match residual {
-                        Some((other, Some(other_norm))) => batch_norm::normalize_both_fused(&shape, x, &norm, other, &other_norm, y)?,
-                        residual => batch_norm::normalize_fused(&shape, x, &norm, residual.map(|(other, _)| other), y)?,
-                    }
+                    let residual = fused.residual.map(|node| self.activation(&arena.slots, node));
+                    let x = self.activation(&arena.slots, step.inputs[0]);
+                    batch_norm::normalize_fused(&norm_shape(step, self.n), x, &norm, residual, y)?;
                 }
             }
             (Work::Node, _) if self.is_in_place(fused) => self.compute_in_place(step, y, arena)?,

@@ -5,8 +5,7 @@
 //!   another bias, and the sum and relu after that as the end of its own pass.
 //! - *Lazy* (any pass by batch statistics, and every pass that is gone back through): a batch norm, with its relu, that only convolutions
 //!   read is never stored: they apply it to what they read, and its gate and sums to the gradient that they write. Any other batch norm
-//!   takes the sum and the relu that follow it into its own pass; if the other term of the sum is a batch norm that only the sum reads, as
-//!   of a shortcut, that one is applied there too. Statistics come from the convolution before, where there is one.
+//!   takes the sum and the relu that follow it into its own pass. Statistics come from the convolution before, where there is one.
 //!
 //! A step runs where its last node stands: by then all that its nodes read is there.
 
@@ -149,7 +148,7 @@ impl Fuser<'_> {
             }
             Op::BatchNorm { .. } => {
                 step.work = Work::Norm;
-                if fusion == Fusion::Lazy && (self.is_residual(node) || self.take_lazily(&mut step)) {
+                if fusion == Fusion::Lazy && self.take_lazily(&mut step) {
                     step.work = Work::Lazy;
                 } else {
                     self.take_sum(&mut step);
@@ -181,11 +180,6 @@ impl Fuser<'_> {
             step.residual = Some(other);
             step.out = sum;
         }
-    }
-
-    /// Whether all that reads the batch norm is the sum that another one has taken into its pass.
-    fn is_residual(&self, node: usize) -> bool {
-        matches!(self.readers[node][..], [reader] if self.taken[reader] && matches!(self.op(reader), Op::Add))
     }
 
     /// Whether only convolutions read the batch norm, or its relu; the relu is then taken.
@@ -270,7 +264,7 @@ mod tests {
             "lazy bn1 relu -> relu1",
             "product for bn2 conv2 -> conv2",
             "product for bn3 conv3 -> conv3",
-            "lazy bn3 -> bn3",
+            "norm bn3 -> bn3",
             "norm bn2 + bn3 relu -> relu2",
             "node flatten -> flatten",
             "product fc1 relu -> relu3",

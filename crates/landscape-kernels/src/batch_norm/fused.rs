@@ -76,44 +76,6 @@ pub fn normalize_fused<T: Real>(
     Ok(())
 }
 
-/// y = activation((x − mean)·scale + shift + (x' − mean')·scale' + shift'): the sum of two batch norms, with the bits of
-/// [`normalize_fused`] whose residual the second one yielded; the activation of `other_norm` is not applied.
-///
-/// # Shapes
-/// `x`, `other`, `y` `[n_rows, channels]`; the numbers of both norms `[channels]`.
-///
-/// # Errors
-/// [`crate::Error::Length`] where an operand does not fit.
-pub fn normalize_both_fused<T: Real>(
-    shape: &BatchNormShape,
-    x: View<'_, T>,
-    norm: &Prologue<'_, T>,
-    other: View<'_, T>,
-    other_norm: &Prologue<'_, T>,
-    y: ViewMut<'_, T>,
-) -> Result<()> {
-    for (operand, values) in [("x", x), ("other", other), ("y", y.view())] {
-        check_len(OP, operand, shape.n_elements()?, values.len())?;
-    }
-    for norm in [norm, other_norm] {
-        for (operand, values) in [("mean", norm.mean), ("scale", norm.scale), ("shift", norm.shift)] {
-            check_len(OP, operand, shape.channels, values.len())?;
-        }
-    }
-    if shape.channels == 0 {
-        return Ok(());
-    }
-    let wide = |norm: &Prologue<'_, T>| [norm.mean, norm.scale, norm.shift].map(|v| tile(v.host(), rows_per_wide_row(shape.channels)));
-    let (own, others) = (wide(norm), wide(other_norm));
-    let (x, other, activation) = (x.host(), other.host(), norm.activation);
-    let chunk = (CHUNK / own[0].len()).max(1) * own[0].len();
-    for_each_chunk_mut(y.host(), chunk, |idx, y| {
-        let range = idx * chunk..idx * chunk + y.len();
-        finish_both_rows(&x[range.clone()], &own, &other[range], &others, activation, y);
-    });
-    Ok(())
-}
-
 /// The first pass of the gradient: `dx` is gated, and its sums are taken, as a convolution's epilogue would.
 ///
 /// # Shapes
@@ -254,22 +216,6 @@ multiversion! {
 }
 
 multiversion! {
-    fn finish_both_rows<T>(x: &[T], own: &[Vec<T>; 3], other: &[T], others: &[Vec<T>; 3], activation: Activation, y: &mut [T]) {
-        let [mean, scale, shift] = own.each_ref().map(Vec::as_slice);
-        let [other_mean, other_scale, other_shift] = others.each_ref().map(Vec::as_slice);
-        let width = mean.len();
-        for ((x_row, r_row), y_row) in x.chunks(width).zip(other.chunks(width)).zip(y.chunks_mut(width)) {
-            let own = x_row.iter().zip(mean).zip(scale).zip(shift);
-            let others = r_row.iter().zip(other_mean).zip(other_scale).zip(other_shift);
-            for ((y, (((&x, &m), &s), &b)), (((&r, &rm), &rs), &rb)) in y_row.iter_mut().zip(own).zip(others) {
-                let v = (x - m) * s + b + ((r - rm) * rs + rb);
-                *y = if activation == Activation::Relu && v <= T::ZERO { T::ZERO } else { v };
-            }
-        }
-    }
-}
-
-multiversion! {
     fn batch_gradient_in_place<T>(x: &[T], mean: &[T], a: &[T], b: &[T], c: &[T], dx: &mut [T]) {
         let width = mean.len();
         for (x_row, dx_row) in x.chunks(width).zip(dx.chunks_mut(width)) {
@@ -393,16 +339,6 @@ mod tests {
             for residual in [None, Some(&case.residual[..])] {
                 assert_eq!(bits(&case.fused(residual, activation)), bits(&case.unfused(residual, activation)));
             }
-        }
-        // The sum of two batch norms: the second one's result as a residual.
-        let mut swapped = Case::<T>::new(n_rows, channels);
-        std::mem::swap(&mut swapped.x, &mut swapped.residual);
-        let other = swapped.fused(None, Activation::None);
-        for activation in [Activation::None, Activation::Relu] {
-            let mut y = vec![T::from_f64(f64::NAN); case.x.len()];
-            let norms = (case.norm(activation), swapped.norm(Activation::None));
-            normalize_both_fused(&case.shape, (&case.x).into(), &norms.0, (&swapped.x).into(), &norms.1, (&mut y).into()).unwrap();
-            assert_eq!(bits(&y), bits(&case.fused(Some(&other), activation)));
         }
         let y = case.unfused(None, Activation::Relu);
         let (scale, shift) = ((&case.scale).into(), (&case.shift).into());

@@ -119,11 +119,6 @@ fn normalisation<T: Real>(table: &mut Table<T>, channels: usize) {
             table.add_wide(format!("normalize fused {channels} {activation:?} {}", added.is_some()), y, expected, 32.0);
         }
     }
-    let norm = Prologue { mean: (&mean).into(), scale: (&scale).into(), shift: (&bias).into(), activation: Activation::Relu };
-    let y = into(&start, |y| batch_norm::normalize_both_fused(&s, (&x).into(), &norm, (&residual).into(), &norm, y.into()).unwrap());
-    let second = naive_norm::normalize(&s, &wide(&residual), (&mean64, &var64), EPS, Some(&weight64), Some(&wide(&bias)));
-    let both = normal.iter().zip(second).map(|(a, b)| (a + b).max(0.0)).collect();
-    table.add_wide(format!("normalize both {channels}"), y, both, 64.0);
     for mode in MODES {
         for through in [Through::Batch, Through::Stored] {
             let [dx64, dweight64, dbias64] = match through {
