@@ -56,7 +56,7 @@ fn two_devices_give_the_numbers_of_one() {
             return;
         }
     };
-    let libraries = format!("{}:{}", folder.display(), folder.join(host_driver::LIBRARIES).display());
+    let libraries = host_driver::library_path(&folder, host_driver::Beside::CublasAndCudnn);
     let sandbox = Sandbox::new();
     // The stand-in is slow, so there are few examples.
     let inputs = |n: usize| npy("<f4", &[n, 4], &(0..n * 4).flat_map(|i| ((i * i % 7) as f32 - 3.0).to_le_bytes()).collect::<Vec<_>>());

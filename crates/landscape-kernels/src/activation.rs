@@ -11,6 +11,16 @@ use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::parallel::{CHUNK, for_each_chunk_mut};
 use crate::simd::multiversion;
 
+/// An activation that another op applies by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activation {
+    /// The number itself.
+    #[default]
+    None,
+    /// max(v, 0), NaN for NaN.
+    Relu,
+}
+
 /// y = max(x, 0); NaN stays NaN.
 ///
 /// # Shapes

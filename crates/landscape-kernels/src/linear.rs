@@ -5,13 +5,13 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 
+use crate::activation::Activation;
 use crate::check::n_elements;
-use crate::conv2d::Activation;
 use crate::error::{Result, check_len};
 use crate::gemm::{Dims, End, Fused, Strides, tiled_in};
 use crate::memory::{Accumulate, Device, Real, View, ViewMut};
 use crate::precision::Precision;
-use crate::reduce::column_sums;
+use crate::reduce::store_column_sums;
 
 const OP: &str = "linear";
 
@@ -196,16 +196,6 @@ pub fn backward_weight<T: Real>(
     let fused = Fused { start: None, add: mode == Accumulate::Add, finish: End::Store, row_sums };
     tiled_in(precision, dims, dy, x, dweight.host(), fused);
     Ok(())
-}
-
-/// Writes, or adds, the column sums of `dy` to `dbias`.
-pub(crate) fn store_column_sums<T: Real>(n_columns: usize, dy: &[T], dbias: &mut [T], mode: Accumulate) {
-    for (out, sum) in dbias.iter_mut().zip(column_sums(n_columns, dy)) {
-        *out = match mode {
-            Accumulate::Overwrite => T::from_f64(sum),
-            Accumulate::Add => *out + T::from_f64(sum),
-        };
-    }
 }
 
 #[cfg(test)]

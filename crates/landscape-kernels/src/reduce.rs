@@ -36,13 +36,22 @@ pub(crate) fn tile<T: Copy>(values: &[T], times: usize) -> Vec<T> {
 /// [`crate::Error::Length`] where lengths differ.
 pub fn store_sums<T: Real>(sums: View<'_, f64>, into: ViewMut<'_, T>, mode: Accumulate) -> Result<()> {
     check_len("store_sums", "sums", into.len(), sums.len())?;
-    for (out, &sum) in into.host().iter_mut().zip(sums.host()) {
+    store(sums.host(), into.host(), mode);
+    Ok(())
+}
+
+fn store<T: Real>(sums: &[f64], into: &mut [T], mode: Accumulate) {
+    for (out, &sum) in into.iter_mut().zip(sums) {
         *out = match mode {
             Accumulate::Overwrite => T::from_f64(sum),
             Accumulate::Add => *out + T::from_f64(sum),
         };
     }
-    Ok(())
+}
+
+/// Writes column sums, or adds them.
+pub(crate) fn store_column_sums<T: Real>(n_columns: usize, x: &[T], into: &mut [T], mode: Accumulate) {
+    store(&column_sums(n_columns, x), into, mode);
 }
 
 /// Column sums Σ_i x_ij.

@@ -12,8 +12,9 @@ use crate::plan::{Finished, GradientWrite};
 use crate::step::Step;
 use landscape_core::{Flat, Norm};
 use landscape_graph::Op;
+use landscape_kernels::activation::Activation;
 use landscape_kernels::batch_norm::{Incoming, Through};
-use landscape_kernels::conv2d::{Activation, Gate, GradientEpilogue, Prologue};
+use landscape_kernels::conv2d::{Gate, GradientEpilogue, Prologue};
 use landscape_kernels::{Accumulate, Memory, Real, View, ViewMut, activation, batch_norm, conv2d, dropout, linear, pool, reduce, shape};
 
 /// Where the gradients of the parameters go.

@@ -11,7 +11,8 @@ use crate::pack::Weights;
 use crate::plan::Plan;
 use crate::step::{Program, Step};
 use landscape_graph::Op;
-use landscape_kernels::conv2d::{Activation, Epilogue, Prologue};
+use landscape_kernels::activation::Activation;
+use landscape_kernels::conv2d::{Epilogue, Prologue};
 use landscape_kernels::{Real, View, ViewMut, activation, batch_norm, conv2d, dropout, linear, pool, shape};
 
 /// What a forward or reverse run has at hand, apart from the memory it writes to.

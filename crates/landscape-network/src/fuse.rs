@@ -11,7 +11,7 @@
 
 use crate::step::Program;
 use landscape_graph::Op;
-use landscape_kernels::conv2d::Activation;
+use landscape_kernels::activation::Activation;
 
 /// How much is fused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,8 +4,9 @@ use crate::error::{Error, Result};
 use crate::step::{NormSlots, Program};
 use landscape_core::{Buffers, Flat, Norm};
 use landscape_graph::Op;
+use landscape_kernels::activation::Activation;
 use landscape_kernels::batch_norm::{self, BatchNormShape};
-use landscape_kernels::conv2d::{Activation, Prologue};
+use landscape_kernels::conv2d::Prologue;
 use landscape_kernels::{Device, Memory, Real, View};
 use std::ops::Range;
 

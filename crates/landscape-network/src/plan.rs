@@ -12,7 +12,7 @@ use crate::fuse::{FusedStep, Fusion, Work, fuse};
 use crate::step::{Program, Step};
 use landscape_graph::Op;
 use landscape_kernels::Accumulate;
-use landscape_kernels::conv2d::Activation;
+use landscape_kernels::activation::Activation;
 
 /// What a reverse step does to the gradient of one of the nodes that it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,12 +9,12 @@ mod common;
 mod host_driver;
 
 use common::{cut, examples, mlp, objective, residual, zoo};
+use host_driver::{Beside, run_as_child};
 use landscape_core::{Examples, Flat, NormRefresh, Objective, Pass, Stateful, Tally, Tell};
 use landscape_graph::Graph;
 use landscape_kernels::{Accumulate, Device};
 use landscape_network::{Loss, NetworkObjective};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 /// What a few passes on a device gave: tallies, the last gradient, the statistics.
@@ -110,15 +110,7 @@ fn networks_on_the_host_driver() {
             return;
         }
     };
-    let with_libraries = format!("{}:{}", folder.display(), folder.join(host_driver::LIBRARIES).display());
-    for path in [with_libraries, folder.display().to_string()] {
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["networks_on_a_gpu", "--nocapture"])
-            .env("LD_LIBRARY_PATH", &path)
-            .output()
-            .unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{path}:\n{}\n{errors}", String::from_utf8_lossy(&output.stdout));
-        assert!(!errors.contains("skipped"), "{path}: the host driver was not found:\n{errors}");
+    for beside in [Beside::CublasAndCudnn, Beside::Nothing] {
+        run_as_child(&folder, beside, &["networks_on_a_gpu"], &[]);
     }
 }

@@ -1,7 +1,8 @@
 //! Batch normalisation together with what follows it, and its gradient in two passes, so that a convolution can do the first.
 
 use super::{BatchNormShape, OP, batch_gradient_rows, check_channels, check_rows, scales, store, stored_gradient_rows};
-use crate::conv2d::{Activation, GradientEpilogue, Prologue, gate_and_sum_rows};
+use crate::activation::Activation;
+use crate::conv2d::{GradientEpilogue, Prologue, gate_and_sum_rows};
 use crate::error::{Result, check_len};
 use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::parallel::{CHUNK, for_each_chunk_mut};
@@ -38,7 +39,7 @@ pub enum Incoming<'a, T> {
 /// ```
 /// use landscape_kernels::View;
 /// use landscape_kernels::batch_norm::{BatchNormShape, normalize_fused};
-/// use landscape_kernels::conv2d::{Activation, Prologue};
+/// use landscape_kernels::{activation::Activation, conv2d::Prologue};
 /// let one = |v| View::Host(v);
 /// let norm = Prologue { mean: one(&[1.0]), scale: one(&[2.0]), shift: one(&[0.5]), activation: Activation::Relu };
 /// let mut y = [0.0_f64; 2];

@@ -3,18 +3,9 @@
 //! the gate of the activation and the two sums that the gradient of batch normalisation begins with.
 
 use super::shape::{Conv2dShape, OP};
+use crate::activation::Activation;
 use crate::error::{Error, Result, check_len};
 use crate::memory::{Real, View, ViewMut};
-
-/// An activation that a convolution applies by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Activation {
-    /// The number itself.
-    #[default]
-    None,
-    /// max(v, 0), NaN for NaN.
-    Relu,
-}
 
 /// What the convolution reads in place of x: x′ = activation((x − mean_c)·scale_c + shift_c); the padding stays zero.
 ///

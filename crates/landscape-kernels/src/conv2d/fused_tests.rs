@@ -2,6 +2,7 @@
 
 use super::tests::{BASE, edges, operands};
 use super::*;
+use crate::activation::Activation;
 use crate::activation::relu_forward;
 use crate::batch_norm::{self, BatchNormShape};
 use crate::naive::tools::{assert_close, bits, on_pools, values};

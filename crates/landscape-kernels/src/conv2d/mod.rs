@@ -22,14 +22,14 @@ mod rounded;
 mod cuda;
 
 pub(crate) use fuse::gate_and_sum_rows;
-pub use fuse::{Activation, Epilogue, Gate, GradientEpilogue, Prologue};
+pub use fuse::{Epilogue, Gate, GradientEpilogue, Prologue};
 pub use pack::{pack_weight, unpack_gradient};
 pub use shape::Conv2dShape;
 
 use crate::error::{Error, Result, check_len};
-use crate::linear::store_column_sums;
 use crate::memory::{Accumulate, Device, Real, View, ViewMut};
 use crate::parallel::for_each_chunk_mut;
+use crate::reduce::store_column_sums;
 use choice::{Kernel, kernel};
 use rows::Normalizer;
 use shape::OP;

@@ -1,6 +1,7 @@
 //! The loops of the fused passes, over rows of channels: normalise, finish, gate, and add up. Narrow rows are read several at a time.
 
-use super::fuse::{Activation, Epilogue, Gate, GradientEpilogue, Prologue};
+use super::fuse::{Epilogue, Gate, GradientEpilogue, Prologue};
+use crate::activation::Activation;
 use crate::memory::{Real, View};
 use crate::parallel::{CHUNK, for_each_chunk_mut, n_splits};
 use crate::reduce::{rows_per_wide_row, tile};

@@ -3,9 +3,10 @@
 
 use super::tools::{bits, values};
 use super::{activation as naive_activation, batch_norm as naive_norm, dropout as naive_dropout, pool as naive_pool, shape as naive_shape};
+use crate::activation::Activation;
 use crate::activation::{self, Gelu};
 use crate::batch_norm::{self, BatchNormShape, Incoming, Through};
-use crate::conv2d::{Activation, Gate, GradientEpilogue, Prologue};
+use crate::conv2d::{Gate, GradientEpilogue, Prologue};
 use crate::dropout::{self, DropoutMask};
 use crate::memory::{Accumulate, Real};
 use crate::pool::{self, AdaptiveShape, Padding, PoolShape};

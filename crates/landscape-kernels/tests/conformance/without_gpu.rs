@@ -3,8 +3,8 @@
 #[path = "../host_driver/mod.rs"]
 mod host_driver;
 
+use host_driver::{Beside, run_as_child};
 use std::path::Path;
-use std::process::Command;
 
 /// With the libraries that may be there and without; threads of a block run in either order, which must not matter.
 #[test]
@@ -17,23 +17,11 @@ fn devices_on_the_host_driver() {
             return;
         }
     };
-    let with_libraries = format!("{}:{}", folder.display(), folder.join(host_driver::LIBRARIES).display());
-    for (order, path) in
-        [("forward", with_libraries), ("forward", folder.display().to_string()), ("reversed", folder.display().to_string())]
-    {
-        let output = Command::new(std::env::current_exe().expect("this test's program"))
-            .args(["devices::", "weight_space::", "--nocapture"])
-            .env("LD_LIBRARY_PATH", &path)
-            .env("HOST_DRIVER_ORDER", order)
-            .output()
-            .expect("this test's program runs");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{order}, {path}:\n{}\n{errors}", String::from_utf8_lossy(&output.stdout));
-        assert!(!errors.contains("skipped"), "{order}, {path}: the host driver was not found:\n{errors}");
+    for (order, beside) in [("forward", Beside::CublasAndCudnn), ("forward", Beside::Nothing), ("reversed", Beside::Nothing)] {
+        let errors = run_as_child(&folder, beside, &["devices::", "weight_space::"], &[("HOST_DRIVER_ORDER", order)]);
         // Said whenever the library is unloaded: the first time after a look whether it is there.
         let calls = errors.lines().rfind(|line| line.starts_with("host cuDNN: "));
-        let libraries = path.contains(host_driver::LIBRARIES);
-        assert_eq!(calls.is_some(), libraries, "{path}:\n{errors}");
+        assert_eq!(calls.is_some(), beside == Beside::CublasAndCudnn, "{beside:?}:\n{errors}");
         assert!(calls.is_none_or(|calls| !calls.contains(" 0 ")), "cuDNN was there and not called: {calls:?}");
     }
 }

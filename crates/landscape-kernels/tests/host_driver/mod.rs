@@ -2,6 +2,8 @@
 //!
 //! Every file is compiled as C++ by `g++` (or `CXX`), wrapped so that its kernels can be launched by name, and linked with `driver.cpp`. With
 //! the folder on the library path, everything above the driver runs as on a GPU, only slowly; PTX is not looked at.
+// Each test that includes this file uses its part of it.
+#![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,8 +12,41 @@ use std::process::Command;
 const CRATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../landscape-kernels");
 
 /// The folder in that of the driver that holds what may be there or not: cuBLAS and cuDNN.
-#[allow(dead_code)]
-pub const LIBRARIES: &str = "libraries";
+const LIBRARIES: &str = "libraries";
+
+/// Which libraries a child finds beside the driver.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Beside {
+    CublasAndCudnn,
+    Nothing,
+}
+
+/// The folders of the driver and of the libraries, for `LD_LIBRARY_PATH`.
+pub fn library_path(folder: &Path, beside: Beside) -> String {
+    match beside {
+        Beside::CublasAndCudnn => format!("{}:{}", folder.display(), folder.join(LIBRARIES).display()),
+        Beside::Nothing => folder.display().to_string(),
+    }
+}
+
+/// Runs tests of this program once more, as a child whose driver is the host driver; what it wrote to standard error.
+///
+/// # Panics
+/// If a test fails, or is skipped because the driver was not found.
+pub fn run_as_child(folder: &Path, beside: Beside, filters: &[&str], variables: &[(&str, &str)]) -> String {
+    let path = library_path(folder, beside);
+    let output = Command::new(std::env::current_exe().expect("this test's program"))
+        .args(filters)
+        .arg("--nocapture")
+        .env("LD_LIBRARY_PATH", &path)
+        .envs(variables.iter().copied())
+        .output()
+        .expect("this test's program runs");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{variables:?}, {path}:\n{}\n{errors}", String::from_utf8_lossy(&output.stdout));
+    assert!(!errors.contains("skipped"), "{variables:?}, {path}: the host driver was not found:\n{errors}");
+    errors
+}
 
 /// The folder that holds `libcuda.so.1`, or why there is none: no compiler. Built once per state of the sources.
 ///

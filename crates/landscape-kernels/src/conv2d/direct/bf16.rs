@@ -225,11 +225,11 @@ pub(super) fn weight_cut(s: &Conv2dShape, geometry: &Geometry, block: &Range<usi
     let (width, step) = (s.out_size()[1], geometry.pixel_step() * block.len());
     for list in &mut cut.lists {
         let pairs = list.iter().map(|pixel| {
-            let (row, column) = (pixel.index / width, pixel.index % width);
-            Pixel { from: pixel.from - column % 2 * step, index: row * width.div_ceil(2) + column / 2 }
+            let (row, column) = (pixel.index() / width, pixel.index() % width);
+            Pixel::new(pixel.from() - column % 2 * step, row * width.div_ceil(2) + column / 2)
         });
         let mut pairs = pairs.collect::<Vec<_>>();
-        pairs.dedup_by_key(|pair| pair.index);
+        pairs.dedup_by_key(|pair| pair.index());
         *list = pairs;
     }
     cut

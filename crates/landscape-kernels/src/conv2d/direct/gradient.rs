@@ -54,8 +54,8 @@ pub(super) fn add_block(
 pub(super) fn check(task: &Task<'_>, n_steps: usize, partial: &[f32], packed: &[f32]) {
     for Rows { run, list } in &task.cut.rows {
         let pixels = &task.cut.lists[*list];
-        let pixels = &pixels[..pixels.partition_point(|p| p.index < n_steps)];
-        let furthest = pixels.iter().map(|p| p.from).max().unwrap_or(0);
+        let pixels = &pixels[..pixels.partition_point(|p| p.index() < n_steps)];
+        let furthest = pixels.iter().map(|p| p.from()).max().unwrap_or(0);
         assert!(task.copy.len() >= furthest + run.offset + run.len + REACH, "the copy holds every tap of every pixel, and some more");
         assert!(partial.len() >= (run.first + run.len) * task.n_outputs, "the partial gradient is as long as the block's weights");
     }
@@ -148,8 +148,8 @@ unsafe fn all_outputs<S: Vector, const A: usize, const B: usize, const C: usize,
 
 /// The pixels of a list, which is in order, that belong to a chunk.
 pub(super) fn within<'a>(list: &'a [Pixel], chunk: &Range<usize>) -> &'a [Pixel] {
-    let from = list.partition_point(|p| p.index < chunk.start);
-    let n = list[from..].partition_point(|p| p.index < chunk.end);
+    let from = list.partition_point(|p| p.index() < chunk.start);
+    let n = list[from..].partition_point(|p| p.index() < chunk.end);
     &list[from..from + n]
 }
 
@@ -184,7 +184,7 @@ impl Gradients<'_> {
     /// The numbers of a pixel, `width` of them.
     #[inline(always)]
     fn at(&self, pixel: Pixel, width: usize) -> *const f32 {
-        self.dense.as_ptr().wrapping_add((pixel.index - self.first) * width)
+        self.dense.as_ptr().wrapping_add((pixel.index() - self.first) * width)
     }
 }
 
@@ -225,7 +225,7 @@ pub(super) unsafe fn run_block<S: Vector, const P: usize, const V: usize>(
             let mut sums = [[S::zero(); V]; P];
             let base = x.as_ptr().add(run.offset + i);
             for &pixel in pixels {
-                let (at, gradient) = (base.add(pixel.from), dy.at(pixel, V * S::LANES));
+                let (at, gradient) = (base.add(pixel.from()), dy.at(pixel, V * S::LANES));
                 let mut vectors = [S::zero(); V];
                 for v in 0..V {
                     vectors[v] = S::load(gradient.add(v * S::LANES));
@@ -262,7 +262,7 @@ pub(super) unsafe fn three_runs<S: Vector, const P: usize>(
         for &pixel in pixels {
             let vector = S::load(dy.at(pixel, S::LANES));
             for r in 0..3 {
-                let at = bases[r].add(pixel.from);
+                let at = bases[r].add(pixel.from());
                 for p in 0..P {
                     sums[r][p][0] = sums[r][p][0].add_product(S::splat(at.add(p)), vector);
                 }

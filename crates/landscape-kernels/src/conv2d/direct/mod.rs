@@ -122,8 +122,9 @@ pub(super) fn forward<T: Real, R: Default + Send>(
     }
     // Groups have so many images or, where the batch does not divide, one fewer; blocks have so many inputs, but for the last.
     let n_pixels = |n_images: usize| n_images * s.out_size().iter().product::<usize>();
-    let sizes = [geometry.images, geometry.images.saturating_sub(1)];
-    let parts_of = |block: &Range<usize>| sizes.map(|n_images| geometry.layout(block).parts(&read, n_images));
+    let n_sizes = if s.n.is_multiple_of(geometry.n_groups) { 1 } else { 2 };
+    let sizes = (0..n_sizes).map(|fewer| geometry.images - fewer);
+    let parts_of = |block: &Range<usize>| sizes.clone().map(|n| geometry.layout(block).parts(&read, n)).collect::<Vec<_>>();
     let mut parts = vec![parts_of(&blocks[0])];
     parts.extend(blocks.last().filter(|last| last.len() != blocks[0].len()).map(parts_of));
     let start = match (call.bias, call.mode) {

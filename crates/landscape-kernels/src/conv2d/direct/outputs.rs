@@ -58,8 +58,8 @@ pub(super) fn add_block(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
 pub(super) fn check(task: &Task<'_>, copy: &[f32]) {
     for part in task.parts {
         let reach = part.runs.iter().map(|r| r.offset + r.len).max().unwrap_or(0);
-        let furthest = part.pixels.iter().map(|p| p.from).max().unwrap_or(0);
-        let last = part.pixels.iter().map(|p| p.index).max().unwrap_or(0);
+        let furthest = part.pixels.iter().map(|p| p.from()).max().unwrap_or(0);
+        let last = part.pixels.iter().map(|p| p.index()).max().unwrap_or(0);
         assert!(copy.len() >= furthest + reach && last < task.n_pixels, "the copy holds every tap of every pixel");
         assert!(part.runs.iter().all(|r| task.k_before + r.first + r.len <= task.k), "the weights hold every run");
     }
@@ -168,7 +168,7 @@ unsafe fn output_block<S: Vector, const P: usize, const V: usize>(
         for pixels in part.pixels.chunks(P) {
             let n = pixels.len();
             for pixel in pixels {
-                let y = y.add(pixel.index * n_outputs);
+                let y = y.add(pixel.index() * n_outputs);
                 prefetch_to_write(y);
                 if V * S::LANES > LINE {
                     prefetch_to_write(y.wrapping_add(LINE));
@@ -177,7 +177,7 @@ unsafe fn output_block<S: Vector, const P: usize, const V: usize>(
             ahead.ask();
             let mut totals = [[S::zero(); V]; P];
             for p in 0..P {
-                let y = y.add(pixels[p.min(n - 1)].index * n_outputs);
+                let y = y.add(pixels[p.min(n - 1)].index() * n_outputs);
                 for v in 0..V {
                     totals[p][v] = if start.is_null() {
                         S::load_masked(masks[v], y.wrapping_add(v * S::LANES))
@@ -189,7 +189,7 @@ unsafe fn output_block<S: Vector, const P: usize, const V: usize>(
             sum_runs::<S, P, V>(x, pixels, &part.runs, weights, &mut totals);
             for p in 0..P {
                 if p < n {
-                    let y = y.add(pixels[p].index * n_outputs);
+                    let y = y.add(pixels[p].index() * n_outputs);
                     for v in 0..V {
                         totals[p][v].store_masked(masks[v], y.wrapping_add(v * S::LANES));
                     }
@@ -222,7 +222,7 @@ unsafe fn sum_runs<S: Vector, const P: usize, const V: usize>(
             }
             let mut at = [x; P];
             for p in 0..P {
-                at[p] = x.add(pixels[p.min(pixels.len() - 1)].from + run.offset);
+                at[p] = x.add(pixels[p.min(pixels.len() - 1)].from() + run.offset);
             }
             let mut w = weights.add(run.first * V * S::LANES);
             let mut i = 0;

@@ -9,13 +9,32 @@ const SEGMENT: usize = 128;
 /// Pixels of a register block at most; the other instruction sets have divisors of it.
 const BLOCK: usize = 12;
 
-/// An output pixel of a group of images.
+/// An output pixel of a group of images. A call lists the pixels of a group anew, so they are kept small.
 #[derive(Clone, Copy)]
 pub(super) struct Pixel {
+    from: u32,
+    index: u32,
+}
+
+impl Pixel {
+    /// # Panics
+    /// Not for images that the direct kernel takes: a group's copy is far shorter than 2³².
+    pub(super) fn new(from: usize, index: usize) -> Self {
+        let small = |place: usize| u32::try_from(place).expect("a group's copy and outputs are short");
+        Pixel { from: small(from), index: small(index) }
+    }
+
     /// Where its first tap lies in the copy, or would, were it in the image.
-    pub(super) from: usize,
+    #[inline]
+    pub(super) fn from(self) -> usize {
+        self.from as usize
+    }
+
     /// Its number among the outputs of the group.
-    pub(super) index: usize,
+    #[inline]
+    pub(super) fn index(self) -> usize {
+        self.index as usize
+    }
 }
 
 /// Numbers that lie next to each other in the copy and in the weight.
@@ -79,7 +98,7 @@ impl Layout {
             for &i in rows {
                 let (first, from) = ((image * height + i) * width, self.offset(image, i * self.stride[0], 0));
                 let step = self.stride[1] * self.channels;
-                pixels.extend(columns.iter().map(|&j| Pixel { from: from + j * step, index: first + j }));
+                pixels.extend(columns.iter().map(|&j| Pixel::new(from + j * step, first + j)));
             }
         }
         pixels
@@ -243,8 +262,8 @@ mod tests {
     fn meet(met: &mut Met, pixels: &[Pixel], run: &Run) {
         for pixel in pixels {
             for i in 0..run.len {
-                let place = met.entry((pixel.index, run.first + i)).or_insert((pixel.from + run.offset + i, 0));
-                assert_eq!(place.0, pixel.from + run.offset + i);
+                let place = met.entry((pixel.index(), run.first + i)).or_insert((pixel.from() + run.offset + i, 0));
+                assert_eq!(place.0, pixel.from() + run.offset + i);
                 place.1 += 1;
             }
         }
