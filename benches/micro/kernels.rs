@@ -8,7 +8,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use landscape_kernels::batch_norm::{self, BatchNormShape};
 use landscape_kernels::conv2d::{self, Conv2dShape};
 use landscape_kernels::linear::{self, LinearShape};
-use landscape_kernels::{Accumulate, gemm};
+use landscape_kernels::{Accumulate, Precision, gemm};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn convolution(criterion: &mut Criterion) {
     // (input channels, output channels, height and width, kernel, stride)
     let layers = [(3, 16, 32, 3, 1), (16, 16, 32, 3, 1), (16, 32, 32, 3, 2), (16, 32, 32, 1, 2), (32, 32, 16, 3, 1), (64, 64, 8, 3, 1)];
     let wide = [(64, 64, 32, 3, 1), (128, 128, 16, 3, 1), (256, 256, 8, 3, 1), (512, 512, 4, 3, 1)];
-    let mut group = criterion.benchmark_group(format!("conv2d {}", gemm::kernel_path()));
+    let mut group = criterion.benchmark_group(format!("conv2d {}", gemm::kernel_path(Precision::F32)));
     group.sample_size(10).warm_up_time(WARM_UP).measurement_time(MEASUREMENT);
     for (inputs, outputs, size, kernel, stride) in layers.into_iter().chain(wide) {
         let s = Conv2dShape {
@@ -38,7 +38,7 @@ fn convolution(criterion: &mut Criterion) {
             padding: [kernel / 2, kernel / 2],
             dilation: [1, 1],
             groups: 1,
-            precision: landscape_kernels::Precision::F32,
+            precision: Precision::F32,
         };
         group.throughput(Throughput::Elements((s.out_len() * inputs * kernel * kernel) as u64));
         let (x, w, dy) = (values(s.in_len()), values(s.weight_len()), values(s.out_len()));
@@ -98,7 +98,7 @@ fn products(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("linear");
     group.sample_size(10).warm_up_time(WARM_UP).measurement_time(MEASUREMENT);
     for (in_features, out_features) in [(784, 512), (512, 512), (512, 10)] {
-        let s = LinearShape { n_rows: BATCH, in_features, out_features, precision: landscape_kernels::Precision::F32 };
+        let s = LinearShape { n_rows: BATCH, in_features, out_features, precision: Precision::F32 };
         group.throughput(Throughput::Elements((BATCH * in_features * out_features) as u64));
         let (x, w, b, dy) =
             (values(BATCH * in_features), values(in_features * out_features), values(out_features), values(BATCH * out_features));

@@ -6,7 +6,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use landscape_kernels::activation::{Gelu, gelu_backward, gelu_forward};
 use landscape_kernels::pool::{PoolShape, max_backward, max_forward};
-use landscape_kernels::{Accumulate, ViewMut, gemm, shape};
+use landscape_kernels::{Accumulate, Precision, ViewMut, gemm, shape};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn values(n: usize) -> Vec<f32> {
 }
 
 fn pointwise(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group(format!("pointwise {}", gemm::kernel_path()));
+    let mut group = criterion.benchmark_group(format!("pointwise {}", gemm::kernel_path(Precision::F32)));
     group.sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(400));
 
     let n = 1 << 20;

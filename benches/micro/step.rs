@@ -6,7 +6,7 @@
 
 use criterion::{Bencher, Criterion, criterion_group, criterion_main};
 use landscape_core::{Bezier, Coefficients, ControlPoints, Examples, Objective, Pass, Row, Seed, Stateful, Targets};
-use landscape_kernels::{Device, gemm};
+use landscape_kernels::{Device, Precision, gemm};
 use landscape_network::init::{Init, initialise};
 use landscape_network::{Loss, NetworkObjective};
 use landscape_train::{Connect, Control, Endpoint, FitConfig, FitState, Optimizer, Sampler, Schedule, UniformOn, fit};
@@ -52,7 +52,7 @@ fn network(c: &mut Criterion, name: &str, model: &str, input_shape: &[usize]) {
     let labels = (0..N_EXAMPLES).map(|_| stream.below(N_CLASSES) as u32).collect();
     let batch = Examples { inputs, n_examples: N_EXAMPLES, targets: Targets::Classes(labels) };
 
-    let mut group = c.benchmark_group(format!("{name} {}", gemm::kernel_path()));
+    let mut group = c.benchmark_group(format!("{name} {}", gemm::kernel_path(Precision::F32)));
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(4));
     group.bench_function("endpoint step", |b| {
         steps(b, &mut objective, ControlPoints::single(point(1)), &Endpoint, &batch);

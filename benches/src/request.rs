@@ -107,6 +107,16 @@ pub enum Job {
     },
 }
 
+impl Job {
+    /// What products are computed in.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Job::Step { precision, .. } | Job::Evaluate { precision, .. } => *precision,
+            _ => Precision::F32,
+        }
+    }
+}
+
 /// A pass of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -59,7 +59,7 @@ pub fn serve(request: &Request, input: impl BufRead, mut output: impl Write) -> 
         "ready": true,
         "answer": answer,
         "versions": {"landscape": env!("CARGO_PKG_VERSION")},
-        "kernel_path": landscape_kernels::gemm::kernel_path(),
+        "kernel_path": landscape_kernels::gemm::kernel_path(request.job.precision()),
         "idle_bytes": idle_bytes,
         "bytes": cost.bytes,
         "flops": cost.flops,

@@ -152,7 +152,7 @@ pub fn connect_run(common: &Common, job: &Job, folder: &RunFolder, started: Inst
         "wall_seconds": driven.wall_seconds,
         "total_seconds": driven.total_seconds.max(started.elapsed().as_secs_f64()),
         "threads": rayon::current_num_threads(),
-        "kernel_path": landscape_kernels::gemm::kernel_path(),
+        "kernel_path": landscape_kernels::gemm::kernel_path(common.precision),
         "precision": common.precision.name(),
     });
     if driven.finished {

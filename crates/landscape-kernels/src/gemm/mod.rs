@@ -20,6 +20,7 @@ pub(crate) use tiles::{End, Fused};
 pub(crate) mod cuda;
 
 use crate::memory::{Accumulate, Real};
+use crate::precision::Precision;
 use crate::simd::Level;
 use block::{Finish, Kernel, Start, Task};
 use std::any::TypeId;
@@ -154,13 +155,14 @@ pub(crate) unsafe fn run<T: Real>(task: &Task<T>) {
     }
 }
 
-/// The kernels that a matrix product chooses on this processor: `avx512`, `avx2` or `portable`.
+/// The kernels that products in this precision choose on this processor: `avx512-bf16`, `avx512`, `avx2` or `portable`.
 ///
 /// Products round differently from one to another, so records of a run name it.
 ///
 /// ```
-/// assert!(["avx512", "avx2", "portable"].contains(&landscape_kernels::gemm::kernel_path()));
+/// use landscape_kernels::{Precision, gemm::kernel_path};
+/// assert!(["avx512", "avx2", "portable"].contains(&kernel_path(Precision::F32)));
 /// ```
-pub fn kernel_path() -> &'static str {
-    crate::simd::level().name()
+pub fn kernel_path(precision: Precision) -> &'static str {
+    if precision == Precision::Bf16 && crate::pairs::are_fast() { "avx512-bf16" } else { crate::simd::level().name() }
 }
