@@ -1,6 +1,6 @@
 //! Tasks of the workspace, one file each; they shell out and never link our crates.
 
-#![allow(clippy::print_stdout, reason = "tasks talk to the person who runs them")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tasks talk to the person who runs them")]
 
 mod bench;
 mod check_demo;
@@ -12,6 +12,7 @@ mod shell;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Tasks of the Landscape workspace")]
@@ -39,13 +40,20 @@ enum Task {
     Ptx(ptx::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
         Task::Outside => outside::run(),
         Task::CheckDemo { json } => check_demo::run(&json),
         Task::Bench(args) => bench::run(&args),
         Task::Gpu(args) => gpu::run(&args),
         Task::Reliability(args) => reliability::run(&args),
         Task::Ptx(args) => ptx::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

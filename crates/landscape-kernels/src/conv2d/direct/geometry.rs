@@ -9,7 +9,7 @@ use crate::parallel::{n_splits, split_range};
 use std::ops::Range;
 
 /// Input channels of a block at most: with 32 outputs and nine taps its weights are 74 KB, which fit in the second-level cache.
-const INPUTS: usize = 64;
+pub(super) const INPUTS: usize = 64;
 /// Elements that the copy of a group of images aims at, for one block of inputs: 192 KiB.
 const COPY: usize = 48 * 1024;
 /// The same where a group costs more than its images: 512 KiB.

@@ -187,6 +187,7 @@ pub(super) fn forward<T: Real, R: Default + Send>(
                         weights: reordered,
                         k: read.k(),
                         k_before,
+                        k_here: s.n_taps() * block.len(),
                         start: if idx == 0 { start.as_deref() } else { None },
                         next: if blocks.len() == 1 { &x[next] } else { &[] },
                     };

@@ -2,12 +2,15 @@
 //! of a block pass.
 #![allow(clippy::needless_range_loop)] // Indices are the names of registers here.
 
-use super::taps::{Part, Pixel, Run};
+use super::taps::{FEWEST, Part, Pixel, Run};
 use super::vector::{Four, LINE, Vector, prefetch_to_read, prefetch_to_write};
 use crate::simd::{Level, level};
 
 /// Steps of the summed dimension per turn of the inner loop.
 const UNROLL: usize = 4;
+/// Elements of weights above which they come from beyond the second-level cache: 512 KiB.
+const FAR: usize = 128 * 1024;
+
 /// One block of inputs for a group of images.
 pub(super) struct Task<'a> {
     /// Of a pixel of y.
@@ -22,6 +25,8 @@ pub(super) struct Task<'a> {
     pub(super) k: usize,
     /// Taps times the inputs of the blocks before.
     pub(super) k_before: usize,
+    /// Taps times the inputs of this block.
+    pub(super) k_here: usize,
     /// What the outputs start from, for every output channel up to a multiple of 16; without it, from what is there.
     pub(super) start: Option<&'a [f32]>,
     /// What is going to be read after this.
@@ -95,15 +100,11 @@ unsafe fn avx2(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
 /// The instruction set of `S`; the conditions that [`check`] asserts.
 #[inline(always)]
 pub(super) unsafe fn all_outputs<S: Vector, const P2: usize, const P1: usize>(task: &Task<'_>, copy: &[f32], y: &mut [f32]) {
-    // Spread over the blocks of pixels, so that what comes next is there when it is needed.
-    let lines = task.next.len().div_ceil(LINE);
-    let mut ahead = Ahead {
-        next: task.next,
-        at: 0,
-        lines: lines.div_ceil(task.parts.iter().map(|p| p.pixels.len().div_ceil(P2)).sum::<usize>().max(1)),
-    };
+    let n_blocks = task.parts.iter().map(|p| p.pixels.len().div_ceil(P2)).sum::<usize>();
+    let mut images = Ahead::new(task.next, n_blocks);
     for first in (0..task.n_outputs).step_by(2 * S::LANES) {
         let n = task.n_outputs - first;
+        let mut ahead = [std::mem::take(&mut images), Ahead::new(task.weights_after(first, 2 * S::LANES), n_blocks)];
         let start = match task.start {
             Some(start) => start[first..].as_ptr(),
             None => std::ptr::null(),
@@ -125,18 +126,36 @@ pub(super) unsafe fn all_outputs<S: Vector, const P2: usize, const P1: usize>(ta
                 }
             }
         }
-        ahead.lines = 0;
     }
 }
 
-/// What is asked for in advance: some lines per block of pixels.
+impl Task<'_> {
+    /// The weights that are read after those of the outputs from `first` on: of the next outputs, or of the first ones for the next
+    /// block of inputs. None where all are near anyway.
+    fn weights_after(&self, first: usize, width: usize) -> &[f32] {
+        let (outputs, k) = if first + width < self.n_outputs { (first + width, self.k_before) } else { (0, self.k_before + self.k_here) };
+        let from = outputs * self.k + k * width;
+        match self.weights.get(from..) {
+            Some(weights) if self.weights.len() > FAR => &weights[..weights.len().min(self.k_here * width)],
+            _ => &[],
+        }
+    }
+}
+
+/// What is asked for in advance, spread over the blocks of pixels, so that it is there when it is needed.
+#[derive(Default)]
 struct Ahead<'a> {
     next: &'a [f32],
     at: usize,
+    /// Per block of pixels.
     lines: usize,
 }
 
-impl Ahead<'_> {
+impl<'a> Ahead<'a> {
+    fn new(next: &'a [f32], n_blocks: usize) -> Self {
+        Ahead { next, at: 0, lines: next.len().div_ceil(LINE).div_ceil(n_blocks.max(1)) }
+    }
+
     #[inline(always)]
     fn ask(&mut self) {
         for _ in 0..self.lines {
@@ -161,12 +180,11 @@ unsafe fn output_block<S: Vector, const P: usize, const V: usize>(
     y: *mut f32,
     n_outputs: usize,
     masks: [S::Mask; V],
-    ahead: &mut Ahead<'_>,
+    ahead: &mut [Ahead<'_>; 2],
 ) {
-    // SAFETY: by this function's own conditions; addresses of pixels past the last are those of the last, and are not stored.
+    // SAFETY: by this function's own conditions.
     unsafe {
         for pixels in part.pixels.chunks(P) {
-            let n = pixels.len();
             for pixel in pixels {
                 let y = y.add(pixel.index() * n_outputs);
                 prefetch_to_write(y);
@@ -174,25 +192,53 @@ unsafe fn output_block<S: Vector, const P: usize, const V: usize>(
                     prefetch_to_write(y.wrapping_add(LINE));
                 }
             }
-            ahead.ask();
-            let mut totals = [[S::zero(); V]; P];
-            for p in 0..P {
-                let y = y.add(pixels[p.min(n - 1)].index() * n_outputs);
-                for v in 0..V {
-                    totals[p][v] = if start.is_null() {
-                        S::load_masked(masks[v], y.wrapping_add(v * S::LANES))
-                    } else {
-                        S::load(start.add(v * S::LANES))
-                    };
-                }
+            ahead.iter_mut().for_each(Ahead::ask);
+            // What is left of a part is mostly a multiple of the smallest block.
+            match pixels.len() {
+                ..=FEWEST => pixel_block::<S, FEWEST, V>(x, pixels, &part.runs, weights, start, y, n_outputs, masks),
+                ..=TWICE if P > TWICE => pixel_block::<S, TWICE, V>(x, pixels, &part.runs, weights, start, y, n_outputs, masks),
+                _ => pixel_block::<S, P, V>(x, pixels, &part.runs, weights, start, y, n_outputs, masks),
             }
-            sum_runs::<S, P, V>(x, pixels, &part.runs, weights, &mut totals);
-            for p in 0..P {
-                if p < n {
-                    let y = y.add(pixels[p].index() * n_outputs);
-                    for v in 0..V {
-                        totals[p][v].store_masked(masks[v], y.wrapping_add(v * S::LANES));
-                    }
+        }
+    }
+}
+
+/// Twice the smallest register block.
+const TWICE: usize = 2 * FEWEST;
+
+/// One block of output channels for up to `P` pixels.
+///
+/// # Safety
+/// As [`output_block`].
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn pixel_block<S: Vector, const P: usize, const V: usize>(
+    x: *const f32,
+    pixels: &[Pixel],
+    runs: &[Run],
+    weights: *const f32,
+    start: *const f32,
+    y: *mut f32,
+    n_outputs: usize,
+    masks: [S::Mask; V],
+) {
+    // SAFETY: by this function's own conditions; addresses of pixels past the last are those of the last, and are not stored.
+    unsafe {
+        let n = pixels.len();
+        let mut totals = [[S::zero(); V]; P];
+        for p in 0..P {
+            let y = y.add(pixels[p.min(n - 1)].index() * n_outputs);
+            for v in 0..V {
+                totals[p][v] =
+                    if start.is_null() { S::load_masked(masks[v], y.wrapping_add(v * S::LANES)) } else { S::load(start.add(v * S::LANES)) };
+            }
+        }
+        sum_runs::<S, P, V>(x, pixels, runs, weights, &mut totals);
+        for p in 0..P {
+            if p < n {
+                let y = y.add(pixels[p].index() * n_outputs);
+                for v in 0..V {
+                    totals[p][v].store_masked(masks[v], y.wrapping_add(v * S::LANES));
                 }
             }
         }

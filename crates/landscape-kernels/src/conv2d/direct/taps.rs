@@ -6,8 +6,8 @@ use std::ops::Range;
 
 /// Steps after which a sum is added to the total: a sum of sums rounds less than one long sum, and the totals are touched seldom.
 const SEGMENT: usize = 128;
-/// Pixels of a register block at most; the other instruction sets have divisors of it.
-const BLOCK: usize = 12;
+/// Pixels of the smallest register block.
+pub(super) const FEWEST: usize = 4;
 
 /// An output pixel of a group of images. A call lists the pixels of a group anew, so they are kept small.
 #[derive(Clone, Copy)]
@@ -133,8 +133,8 @@ impl Layout {
         runs
     }
 
-    /// The outputs of some images by their taps. Pixels that fill no register block join those with more taps, whose additional products
-    /// are with the zeros of the border.
+    /// The outputs of some images by their taps. Pixels that do not fill the smallest register block join those with more taps,
+    /// whose additional products are with the zeros of the border.
     pub(super) fn parts(self, s: &Conv2dShape, n_images: usize) -> Vec<Part> {
         let windows = [0, 1].map(|d| windows(s, d));
         let mut parts: Vec<(Window, Vec<Pixel>)> = Vec::new();
@@ -152,7 +152,7 @@ impl Layout {
                 if *window == wider {
                     continue;
                 }
-                let rest = pixels.split_off(pixels.len() / BLOCK * BLOCK);
+                let rest = pixels.split_off(pixels.len() / FEWEST * FEWEST);
                 match parts.iter_mut().find(|(window, _)| *window == wider) {
                     Some((_, pixels)) => pixels.extend(rest),
                     None => parts.push((wider, rest)),
@@ -307,12 +307,17 @@ mod tests {
 
     #[test]
     fn small_images_leave_out_most_of_their_border() {
-        let products = |s: &Conv2dShape| {
-            let parts = Geometry::new(s).layout(&(0..64)).parts(s, 12);
+        let products = |s: &Conv2dShape, n_images| {
+            let parts = Geometry::new(s).layout(&(0..64)).parts(s, n_images);
             parts.iter().map(|p| p.pixels.len() * p.runs.iter().map(|r| r.len / 64).sum::<usize>()).sum::<usize>()
         };
-        assert_eq!(products(&BASE), 12 * (4 * 4 + 8 * 6 + 4 * 9));
-        assert_eq!(products(&Conv2dShape { in_size: [2, 2], ..BASE }), 12 * 4 * 4);
+        let in_the_image = 4 * 4 + 8 * 6 + 4 * 9;
+        for n_images in [4, 12, 16, 20] {
+            assert_eq!(products(&BASE, n_images), n_images * in_the_image);
+            assert_eq!(products(&Conv2dShape { in_size: [2, 2], ..BASE }, n_images), n_images * 4 * 4);
+        }
+        // A pixel of each corner joins those beside it, and with two of each edge on the left and right the inner ones.
+        assert!(products(&BASE, 13) < 13 * in_the_image * 102 / 100);
     }
 
     #[test]
