@@ -68,6 +68,10 @@ impl Objective for OnLent {
     fn gradient(&mut self, batch: &Self::Batch, pass: Pass, into: &mut Flat<f32>, mode: Accumulate) -> landscape_core::Result<Tally> {
         self.0.gradient(batch, pass, into, mode)
     }
+
+    fn collect(&mut self, told: &mut dyn FnMut(Tally)) -> landscape_core::Result<()> {
+        self.0.collect(told)
+    }
 }
 
 /// Two blocks as of VGG11-BN, as wide as said, and its head.

@@ -131,4 +131,8 @@ impl Objective for Network<'_> {
         let pass = self.pass(pass);
         self.inner.gradient(batch, pass, into, mode)
     }
+
+    fn collect(&mut self, told: &mut dyn FnMut(Tally)) -> landscape_core::Result<()> {
+        self.inner.collect(told)
+    }
 }

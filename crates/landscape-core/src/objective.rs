@@ -83,14 +83,11 @@ pub trait Objective {
     fn gradient(&mut self, batch: &Self::Batch, pass: Pass, into: &mut Flat<Self::Scalar>, mode: Accumulate) -> Result<Tally>;
 
     /// Tells, batch by batch in their order, the tallies that passes with [`Tell::Later`] kept back; running statistics are up to date
-    /// afterwards. What tells at once keeps none, as here.
+    /// afterwards. What tells at once keeps none and has nothing to do here.
     ///
     /// # Errors
     /// If work that was not waited for failed.
-    fn collect(&mut self, told: &mut dyn FnMut(Tally)) -> Result<()> {
-        let _ = told;
-        Ok(())
-    }
+    fn collect(&mut self, told: &mut dyn FnMut(Tally)) -> Result<()>;
 }
 
 /// How batch-norm statistics are taken anew at a point. All of them run over unaugmented data in fixed order unless the caller

@@ -254,6 +254,10 @@ impl<S: Surface, T: Real> Objective for Toy<S, T> {
         }
         self.measure(batch, pass)
     }
+
+    fn collect(&mut self, _told: &mut dyn FnMut(Tally)) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl<S: Surface + Clone, T: Real> Fork for Toy<S, T> {

@@ -213,7 +213,7 @@ impl<T: Real> Executor<T> {
         self.weights.moved();
     }
 
-    /// The statistics buffers; after training passes with [`Tell::Later`] those of the last [`Executor::settle`].
+    /// The statistics buffers; after training passes with [`Tell::Later`] those of the last [`Executor::collect`].
     pub fn buffers(&self) -> &Buffers {
         self.norms.buffers()
     }
@@ -233,8 +233,8 @@ impl<T: Real> Executor<T> {
     ///
     /// # Errors
     /// If the accelerator failed.
-    pub fn settle(&mut self) -> Result<()> {
-        self.norms.settle()
+    pub fn collect(&mut self) -> Result<()> {
+        self.norms.collect()
     }
 
     pub(crate) fn program(&self) -> &Program {
@@ -322,7 +322,7 @@ impl<T: Real> Executor<T> {
         let control = Control { needed: None, rule: &|_| rule, report: &mut |_| {}, taps };
         let flow = self.run(mode, inputs, n, pass.dropout_seed, control)?;
         if pass.tell == Tell::AtOnce {
-            self.norms.settle()?;
+            self.norms.collect()?;
         }
         if flow == Flow::Continue {
             let way_back = if mode == Mode::Training { WayBack::Open } else { WayBack::Closed };

@@ -63,7 +63,7 @@ impl KeptTallies {
     }
 
     /// Tells all of them in their order.
-    pub fn tell(&mut self, told: &mut dyn FnMut(Tally)) -> Result<()> {
+    pub fn collect(&mut self, told: &mut dyn FnMut(Tally)) -> Result<()> {
         self.read_all()?;
         self.read.drain(..).for_each(told);
         Ok(())

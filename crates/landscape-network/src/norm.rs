@@ -82,7 +82,7 @@ impl<T: Real> Norms<T> {
         Norms { used, scales, zeros: Memory::zeros(device, longest), buffers, kept }
     }
 
-    /// The running statistics; as of the last [`Norms::settle`] where an accelerator is ahead.
+    /// The running statistics; as of the last [`Norms::collect`] where an accelerator is ahead.
     pub fn buffers(&self) -> &Buffers {
         &self.buffers
     }
@@ -94,7 +94,7 @@ impl<T: Real> Norms<T> {
     }
 
     /// Brings the buffers up to date with an accelerator, which is waited for if it is ahead.
-    pub fn settle(&mut self) -> Result<()> {
+    pub fn collect(&mut self) -> Result<()> {
         let values = self.buffers.values_mut();
         for kept in self.kept.iter_mut().flatten().filter(|kept| kept.ahead) {
             for (range, memory) in &kept.statistics {
@@ -170,7 +170,7 @@ impl<T: Real> Norms<T> {
 
     /// Uses the stored statistics.
     pub fn take_stored(&mut self, norm_idx: usize, slots: &NormSlots) -> Result<()> {
-        self.settle()?;
+        self.collect()?;
         let values = self.buffers.values();
         for (used, range) in self.used[norm_idx].iter_mut().zip([&slots.mean, &slots.var]) {
             let stored = values[range.clone()].iter().copied().map(T::from_f64);
@@ -185,7 +185,7 @@ impl<T: Real> Norms<T> {
     /// Moves the running statistics towards those of the batch just taken.
     ///
     /// As [`batch_norm::update_running`], with the unbiased variance σ²·n/(n − 1), and counts the batch. On an accelerator nothing waits:
-    /// [`Norms::settle`] brings the buffers up to date.
+    /// [`Norms::collect`] brings the buffers up to date.
     pub fn update_running(&mut self, norm_idx: usize, n_rows: usize, slots: &NormSlots) -> Result<()> {
         let n = n_rows as f64;
         let values = self.buffers.values_mut();

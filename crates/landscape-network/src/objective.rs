@@ -183,8 +183,8 @@ impl<T: Real> Objective for NetworkObjective<T> {
     }
 
     fn collect(&mut self, told: &mut dyn FnMut(Tally)) -> landscape_core::Result<()> {
-        self.executor.settle()?;
-        Ok(self.kept.tell(told)?)
+        self.executor.collect()?;
+        Ok(self.kept.collect(told)?)
     }
 }
 

@@ -117,7 +117,7 @@ pub struct Moment<'a, O: Objective> {
     pub objective: &'a mut O,
     /// The control points, this step included.
     pub points: &'a ControlPoints<O::Scalar>,
-    /// The state, this step included; its `epoch_tally` as `report.epoch` until [`Moment::settle`].
+    /// The state, this step included; its `epoch_tally` as `report.epoch` until [`Moment::collect`].
     pub state: &'a mut FitState<O::Scalar>,
     /// Numbers of the step.
     pub report: StepReport,
@@ -129,26 +129,24 @@ impl<O: Objective> Moment<'_, O> {
     ///
     /// # Errors
     /// As [`fit`].
-    pub fn settle(&mut self) -> Result<()> {
-        self.report.batch = settle(self.objective, self.state)?.unwrap_or(self.report.batch);
+    pub fn collect(&mut self) -> Result<()> {
+        self.report.batch = collect(self.objective, self.state)?.unwrap_or(self.report.batch);
         self.report.epoch = self.state.epoch_tally;
         Ok(())
     }
 }
 
 /// Adds what the objective kept back to the epoch's sum; gives the last of it.
-fn settle<O: Objective>(objective: &mut O, state: &mut FitState<O::Scalar>) -> Result<Option<Tally>> {
-    let (mut last, mut failure) = (None, None);
-    let step = state.step.saturating_sub(1);
-    objective.collect(&mut |tally| {
-        state.epoch_tally += tally;
-        last = Some(tally);
-        failure = failure.or((!tally.loss_nats_sum.is_finite()).then_some(tally));
-    })?;
-    match failure {
-        Some(tally) => Err(Error::Diverged { step, loss_nats: tally.nll() }),
-        None => Ok(last),
+fn collect<O: Objective>(objective: &mut O, state: &mut FitState<O::Scalar>) -> Result<Option<Tally>> {
+    let mut told = Vec::new();
+    objective.collect(&mut |tally| told.push(tally))?;
+    for (step, tally) in (state.step - told.len() as u64..).zip(&told) {
+        if !tally.loss_nats_sum.is_finite() {
+            return Err(Error::Diverged { step, loss_nats: tally.nll() });
+        }
+        state.epoch_tally += *tally;
     }
+    Ok(told.last().copied())
 }
 
 /// How [`fit`] ended.
@@ -169,7 +167,8 @@ const STEPS_TOLD_TOGETHER: u64 = 10;
 /// `optimizer` along c_k·(∇L + wd·w) ([`DecayOn::Point`]) or c_k·∇L with the optimiser's own decay ([`DecayOn::ControlPoints`]).
 ///
 /// Objectives may tell losses later: they are waited for every few steps and at the end of an epoch, and their sum has the same bits
-/// whenever that is.
+/// whenever that is. A loss that is no number is then found up to nine steps late, and `points` have taken these steps too; an objective
+/// that tells at once leaves them as they were before it.
 ///
 /// # Errors
 /// [`Error::Config`] for options out of range, [`Error::Diverged`] when the loss is no number any more, and whatever
@@ -230,11 +229,11 @@ pub fn fit<O: Objective>(
         let progress = Progress { step: state.step, ..before };
         let mut report = StepReport { progress, lr: config.optimizer.lr() * lr_factor, batch: tally, epoch: state.epoch_tally };
         if report.ends_epoch() || state.step.is_multiple_of(STEPS_TOLD_TOGETHER) {
-            report.batch = settle(objective, state)?.unwrap_or(tally);
+            report.batch = collect(objective, state)?.unwrap_or(tally);
             report.epoch = state.epoch_tally;
         }
         if observer(Moment { objective, points, state, report })? == Control::Stop && state.step < n_steps {
-            settle(objective, state)?;
+            collect(objective, state)?;
             return Ok(Outcome::Stopped);
         }
     }

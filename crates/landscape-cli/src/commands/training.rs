@@ -108,7 +108,7 @@ impl Run<'_> {
                     let stop = interrupted || step >= stop_at;
                     if !report.ends_run() && (stop || last_save.elapsed() >= due) {
                         records.sync()?;
-                        moment.settle()?;
+                        moment.collect()?;
                         let now = earlier.plus(loop_started.elapsed() - outside_steps - since.elapsed(), started.elapsed(), &records);
                         let buffers = moment.objective.buffers();
                         self.folder.write_state(&resume::to_bytes(moment.points, moment.state, Some(buffers), &now.to_json())?)?;

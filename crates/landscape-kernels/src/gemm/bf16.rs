@@ -59,6 +59,7 @@ pub(crate) fn gemm_in<T: Real>(
 /// As [`super::run`].
 unsafe fn run<T: Real>(task: &Task<T>) {
     assert!(are_fast() && std::any::TypeId::of::<T>() == std::any::TypeId::of::<f32>(), "operands were rounded where pairs are not fast");
+    assert!([task.a.1, task.b.1].iter().all(|s| s.row == 1 || s.col == 1), "operands have contiguous rows or columns");
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the processor has the instructions, a task is cast to the scalar that it has already, and the caller promises the rest.
     unsafe {

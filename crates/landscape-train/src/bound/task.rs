@@ -199,6 +199,10 @@ impl<T: Real + WithDType> Objective for Task<'_, T> {
     fn gradient(&mut self, batch: &TensorBatch, pass: Pass, into: &mut Flat<T>, mode: Accumulate) -> landscape_core::Result<Tally> {
         self.try_gradient(batch, pass, into, mode).map_err(core_error)
     }
+
+    fn collect(&mut self, _told: &mut dyn FnMut(Tally)) -> landscape_core::Result<()> {
+        Ok(())
+    }
 }
 
 impl<T: Real + WithDType> Stateful for Task<'_, T> {

@@ -5,7 +5,6 @@ use crate::gemm::Strides;
 use crate::gemm::block::{Finish, Start, Task};
 use crate::pairs::{LANES, add_products, adjacent, columns, interleaved, mask};
 use crate::parallel::split_range;
-use crate::precision::round_to_bits;
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
@@ -226,8 +225,7 @@ unsafe fn copy_left(order: Left, a: *const f32, strides: Strides, rows: usize, k
                     adjacent(a.add(row * strides.row), k, into.add(row * ROW_LEN));
                 }
             }
-            Left::ByPair if strides.row == 1 => copy_rows(a, strides.col, k, rows, into, ROWS),
-            Left::ByPair => copy_each(a, Strides { row: strides.col, col: strides.row }, k, rows, into, ROWS),
+            Left::ByPair => copy_rows(a, strides.col, k, rows, into, ROWS),
         }
     }
 }
@@ -244,13 +242,11 @@ unsafe fn copy_right(b: *const f32, strides: Strides, k: usize, n_columns: usize
     unsafe {
         if strides.col == 1 {
             copy_rows(b, strides.row, k, n_columns, into, row_len);
-        } else if strides.row == 1 {
+        } else {
             for v in 0..width {
                 let n_lanes = (n_columns - v * LANES).min(LANES);
                 columns(b.add(v * LANES * strides.col), strides.col, n_lanes, k, into.add(v * LANES), row_len);
             }
-        } else {
-            copy_each(b, strides, k, n_columns, into, row_len);
         }
     }
 }
@@ -266,20 +262,5 @@ unsafe fn copy_rows(from: *const f32, row: usize, k: usize, n: usize, into: *mut
         let n_second = if 2 * pair + 1 < k { n } else { 0 };
         // SAFETY: the caller promises it.
         unsafe { interleaved(from.add(2 * pair * row), from.wrapping_add((2 * pair + 1) * row), n, n_second, into.add(pair * into_row)) };
-    }
-}
-
-/// The same for rows and columns that are both apart.
-///
-/// # Safety
-/// As [`copy_rows`].
-unsafe fn copy_each(from: *const f32, strides: Strides, k: usize, n: usize, into: *mut u32, into_row: usize) {
-    for (pair, i) in (0..k.div_ceil(2)).flat_map(|pair| (0..n.next_multiple_of(LANES)).map(move |i| (pair, i))) {
-        let half = |l: usize| {
-            // SAFETY: the caller promises it.
-            if l < k && i < n { u32::from(round_to_bits(unsafe { *from.add(l * strides.row + i * strides.col) })) } else { 0 }
-        };
-        // SAFETY: the caller promises it.
-        unsafe { *into.add(pair * into_row + i) = half(2 * pair) | half(2 * pair + 1) << 16 };
     }
 }
