@@ -9,12 +9,19 @@ use std::process::Command;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only this suite: `digits-mlp`, `digits-cnn` or `mnist-mlp`
+    /// Only this suite: `digits-mlp`, `digits-cnn`, `mnist-mlp`, `cifar10-resnet20` or `cifar10-vgg11_bn` [default: all but those of
+    /// CIFAR-10, which take hours; started again they go on]
     #[arg(long)]
     suite: Option<String>,
     /// The folder with MNIST's files
     #[arg(long, default_value = "../shared/data/mnist")]
     mnist: PathBuf,
+    /// The folder with CIFAR-10's binary files
+    #[arg(long, default_value = "../shared/data/cifar-10-batches-bin")]
+    cifar10: PathBuf,
+    /// Only write the tables anew, from the rows that are kept
+    #[arg(long, conflicts_with = "suite")]
+    report: bool,
     /// Where runs are kept while it works
     #[arg(long, default_value = "target/reliability")]
     work: PathBuf,
@@ -27,14 +34,45 @@ struct Suite {
     data: String,
     train: &'static [&'static str],
     connect: &'static [&'static str],
+    /// Points along the line and the curve.
+    samples: &'static str,
+    /// Hours of work: only by name.
+    long: bool,
 }
 
 /// Runs the suites, keeps their rows in `docs/results/*.json` and puts the tables into `docs/RESULTS.md`.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let root = shell::root();
+    let suites = suites(args);
+    if args.report {
+        return write_tables(&root, &suites);
+    }
+    let chosen = |suite: &&Suite| args.suite.as_deref().map_or(!suite.long, |name| name == suite.name);
+    if !suites.iter().any(|s| chosen(&s)) {
+        bail!("there is no suite `{}`", args.suite.as_deref().unwrap_or_default());
+    }
     shell::run(Command::new("cargo").args(["build", "--release", "--locked", "-p", "landscape-cli"]).current_dir(&root))?;
     let binary = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("release/landscape");
-    let suites = [
+    for suite in suites.iter().filter(chosen) {
+        let rows = (0..suite.n_pairs).map(|i| pair(&binary, suite, i, &args.work)).collect::<anyhow::Result<Vec<_>>>()?;
+        let folder = root.join("docs/results");
+        std::fs::create_dir_all(&folder)?;
+        let text = serde_json::to_string_pretty(&json!({"suite": suite.name, "rows": rows}))? + "\n";
+        std::fs::write(folder.join(format!("{}.json", suite.name)), text)?;
+    }
+    write_tables(&root, &suites)
+}
+
+const RESNET20: &[&str] = &["--model", "resnet20", "--epochs", "12", "--lr", "0.1"];
+const VGG11_BN: &[&str] = &["--model", "vgg11_bn", "--epochs", "12", "--lr", "0.05"];
+
+fn cifar10(args: &Args, name: &'static str, title: &'static str, train: &'static [&'static str]) -> Suite {
+    let data = format!("cifar10:{}", args.cifar10.display());
+    Suite { name, title, n_pairs: 1, data, train, connect: &["--epochs", "12", "--lr", "0.05"], samples: "11", long: true }
+}
+
+fn suites(args: &Args) -> [Suite; 5] {
+    [
         Suite {
             name: "digits-mlp",
             title: "Digits, MLP 64-256-256-10",
@@ -42,6 +80,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             data: "digits".to_owned(),
             train: &["--model", "mlp:64-256-256-10", "--epochs", "40"],
             connect: &["--epochs", "200", "--weight-decay", "5e-4"],
+            samples: "61",
+            long: false,
         },
         Suite {
             name: "digits-cnn",
@@ -50,6 +90,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             data: "digits".to_owned(),
             train: &["--model", "cnn", "--epochs", "40"],
             connect: &["--epochs", "200", "--weight-decay", "5e-4"],
+            samples: "61",
+            long: false,
         },
         Suite {
             name: "mnist-mlp",
@@ -73,20 +115,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 "500",
             ],
             connect: &["--epochs", "10"],
+            samples: "61",
+            long: false,
         },
-    ];
-    let chosen = |suite: &&Suite| args.suite.as_deref().is_none_or(|name| name == suite.name);
-    if !suites.iter().any(|s| chosen(&s)) {
-        bail!("there is no suite `{}`", args.suite.as_deref().unwrap_or_default());
-    }
-    for suite in suites.iter().filter(chosen) {
-        let rows = (0..suite.n_pairs).map(|i| pair(&binary, suite, i, &args.work)).collect::<anyhow::Result<Vec<_>>>()?;
-        let folder = root.join("docs/results");
-        std::fs::create_dir_all(&folder)?;
-        let text = serde_json::to_string_pretty(&json!({"suite": suite.name, "rows": rows}))? + "\n";
-        std::fs::write(folder.join(format!("{}.json", suite.name)), text)?;
-    }
-    write_tables(&root, &suites)
+        cifar10(args, "cifar10-resnet20", "CIFAR-10, ResNet-20 (12 epochs, `--lr 0.1`; `connect --epochs 12 --lr 0.05`)", RESNET20),
+        cifar10(
+            args,
+            "cifar10-vgg11_bn",
+            "CIFAR-10, VGG11 with batch norm (12 epochs, `--lr 0.05`; `connect --epochs 12 --lr 0.05`)",
+            VGG11_BN,
+        ),
+    ]
 }
 
 /// Trains endpoints 2i and 2i+1, connects and profiles them.
@@ -106,8 +145,8 @@ fn pair(binary: &Path, suite: &Suite, i: u64, work: &Path) -> anyhow::Result<Val
     let run = folder.join("curve").display().to_string();
     let fixed = ["connect", &files[0], &files[1], "--data", &suite.data, "--out", &run, "--seed"];
     let connected = landscape(&[&fixed[..], &[&i.to_string()], suite.connect].concat())?;
-    let line = landscape(&["profile", &run, "--straight"])?;
-    let curve = landscape(&["profile", &run])?;
+    let curve = landscape(&["profile", &run, "--samples", suite.samples])?;
+    let line = landscape(&["profile", &run, "--samples", suite.samples, "--straight"])?;
     let pick = |document: &Value, quantity: &str, key: &str| document["summary"][quantity][key].clone();
     let row = json!({
         "seeds": [2 * i, 2 * i + 1],
@@ -177,6 +216,10 @@ fn table(title: &str, record: &Value) -> String {
             100.0 * number(row, "line_test_error_max"),
             100.0 * number(row, "curve_test_error_max"),
         );
+    }
+    if rows.len() < 2 {
+        text.push('\n');
+        return text;
     }
     text += "\n| excess over the worse end | mean | sd | least | worst |\n|---|---|---|---|---|\n";
     let names = ["train loss, line", "train loss, curve", "test error in points, line", "test error in points, curve"];

@@ -206,6 +206,7 @@ mod tests {
     use crate::error::Error;
     use crate::naive::linear as naive;
     use crate::naive::tools::{assert_close, bits, check_gradient, dot, on_pools, values};
+    use crate::precision::round;
     use crate::simd::tests::at_every_level;
     use proptest::prelude::*;
 
@@ -231,7 +232,11 @@ mod tests {
     }
 
     fn matches_naive<T: Real>(s: &LinearShape) {
-        let [x, w, b, g] = operands::<T>(s).map(|v| v.iter().map(|v| v.to_f64()).collect::<Vec<_>>());
+        let [x, w, b, unrounded] = operands::<T>(s).map(|v| v.iter().map(|v| v.to_f64()).collect::<Vec<_>>());
+        let [x, w, g] = [&x, &w, &unrounded].map(|v| match s.precision {
+            Precision::Bf16 => v.iter().map(|&v| f64::from(round(v as f32))).collect(),
+            _ => v.clone(),
+        });
         let y = naive::forward(s, &x, &w, Some(&b));
         let transpose = |a: &[f64], rows: usize| -> Vec<f64> {
             let cols = a.len().checked_div(rows).unwrap_or(0);
@@ -241,7 +246,8 @@ mod tests {
         let dx = naive::forward(&shape(s.n_rows, s.out_features, s.in_features), &g, &transpose(&w, s.out_features), None);
         let turned = shape(s.out_features, s.n_rows, s.in_features);
         let dw = naive::forward(&turned, &transpose(&g, s.n_rows), &transpose(&x, s.n_rows), None);
-        let db: Vec<f64> = (0..s.out_features).map(|o| (0..s.n_rows).map(|i| g[i * s.out_features + o]).sum()).collect();
+        // Of gradients that nobody rounds.
+        let db: Vec<f64> = (0..s.out_features).map(|o| (0..s.n_rows).map(|i| unrounded[i * s.out_features + o]).sum()).collect();
         let add_half = |v: Vec<f64>| v.into_iter().map(|v| v + 0.5).collect::<Vec<f64>>();
         let expected = [y, add_half(dx), add_half(dw), add_half(db)];
         for (got, expected) in all::<T>(s).iter().zip(expected) {
@@ -253,8 +259,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn equals_naive(n in 1_usize..70, i in 1_usize..60, o in 1_usize..60) {
-            matches_naive::<f32>(&shape(n, i, o));
-            matches_naive::<f64>(&shape(n, i, o));
+            let s = shape(n, i, o);
+            at_every_level(|| matches_naive::<f32>(&s));
+            at_every_level(|| matches_naive::<f32>(&LinearShape { precision: Precision::Bf16, ..s }));
+            at_every_level(|| matches_naive::<f64>(&s));
         }
     }
 
@@ -263,6 +271,7 @@ mod tests {
         at_every_level(|| {
             for s in [shape(300, 17, 150), shape(3, 300, 10), shape(1, 1, 1), shape(520, 5, 129)] {
                 matches_naive::<f32>(&s);
+                matches_naive::<f32>(&LinearShape { precision: Precision::Bf16, ..s });
                 matches_naive::<f64>(&s);
             }
         });
@@ -324,13 +333,15 @@ mod tests {
 
     #[test]
     fn nothing_in_nothing_out() {
-        let s = shape(0, 3, 2);
-        let [y, dx, dw, db] = all::<f32>(&s);
-        assert!(y.is_empty() && dx.is_empty());
-        assert_eq!((dw, db), (vec![0.5; 6], vec![0.5; 2]));
-        let mut dw = vec![7.0_f32; 6];
-        backward_weight(&s, (&[][..]).into(), (&[][..]).into(), (&mut dw).into(), None, Accumulate::Overwrite).unwrap();
-        assert_eq!(dw, [0.0; 6]);
+        for precision in [Precision::F32, Precision::Bf16] {
+            let s = LinearShape { precision, ..shape(0, 3, 2) };
+            let [y, dx, dw, db] = all::<f32>(&s);
+            assert!(y.is_empty() && dx.is_empty());
+            assert_eq!((dw, db), (vec![0.5; 6], vec![0.5; 2]));
+            let mut dw = vec![7.0_f32; 6];
+            backward_weight(&s, (&[][..]).into(), (&[][..]).into(), (&mut dw).into(), None, Accumulate::Overwrite).unwrap();
+            assert_eq!(dw, [0.0; 6]);
+        }
     }
 
     #[test]

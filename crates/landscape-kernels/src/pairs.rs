@@ -163,7 +163,7 @@ mod x86 {
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::print_stderr)]
 mod tests {
     use super::*;
     use crate::naive::tools::values;
@@ -185,6 +185,7 @@ mod tests {
     #[test]
     fn pairs_are_rounded_and_stand_where_they_should() {
         if !are_fast() {
+            eprintln!("skipped: this processor has no AVX512-BF16");
             return;
         }
         for n in [1, 2, 15, 16, 17, 31, 32, 33, 64, 95, 100] {
@@ -220,6 +221,7 @@ mod tests {
     #[test]
     fn the_instruction_adds_the_second_product_first_and_rounds_each_sum() {
         if !are_fast() {
+            eprintln!("skipped: this processor has no AVX512-BF16");
             return;
         }
         #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]

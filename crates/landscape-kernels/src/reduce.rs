@@ -115,7 +115,7 @@ multiversion! {
 }
 
 multiversion! {
-    fn add_moments<T>(x: &[T], shift: &[f64], sums: &mut [f64], squares: &mut [f64]) {
+    pub(crate) fn add_moments<T>(x: &[T], shift: &[f64], sums: &mut [f64], squares: &mut [f64]) {
         for row in x.chunks(sums.len()) {
             for (((s, q), v), k) in sums.iter_mut().zip(squares.iter_mut()).zip(row).zip(shift) {
                 let d = v.to_f64() - k;

@@ -83,3 +83,43 @@ impl KeptTallies {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use landscape_kernels::loss::add_cross_entropy;
+
+    /// More batches than there is room for, collected all at once or a few at a time.
+    #[test]
+    fn tallies_are_told_in_their_order_however_many_there_are() {
+        let n = 2 * MAX_KEPT + 88;
+        let tallies = |collect_every: usize| {
+            let mut kept = KeptTallies::new(&Device::Cpu);
+            let mut told = Vec::new();
+            for idx in 0..n {
+                let logits = [idx as f32, 1.0, 0.0];
+                let label = [u32::from(idx % 3 == 0)];
+                let empty =
+                    kept.keep(1, Some(3), |sums| add_cross_entropy(1, 3, (&logits[..]).into(), (&label[..]).into(), None, sums)).unwrap();
+                assert_eq!(empty, Tally::default());
+                if idx % collect_every == collect_every - 1 {
+                    kept.collect(&mut |tally| told.push(tally)).unwrap();
+                }
+            }
+            kept.collect(&mut |tally| told.push(tally)).unwrap();
+            kept.collect(&mut |_| panic!("all were told")).unwrap();
+            told
+        };
+        let all = tallies(usize::MAX);
+        assert_eq!(all.len(), n);
+        for (idx, tally) in all.iter().enumerate() {
+            let x = [idx as f64, 1.0, 0.0];
+            let loss = x.iter().map(|v| (v - x[0].max(1.0)).exp()).sum::<f64>().ln() + x[0].max(1.0) - x[usize::from(idx % 3 == 0)];
+            assert_eq!(tally.n_examples, 1);
+            assert!((tally.loss_nats_sum - loss).abs() <= 1e-5 * (1.0 + loss), "{idx}: {} for {loss}", tally.loss_nats_sum);
+        }
+        assert_eq!(tallies(1), all);
+        assert_eq!(tallies(100), all);
+    }
+}

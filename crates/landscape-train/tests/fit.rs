@@ -4,9 +4,10 @@
 use landscape_core::curve::CurveKind;
 use landscape_core::init::BendInit;
 use landscape_core::toy::{FlatSurface, Quadratic, Surface, Toy};
-use landscape_core::{Batches, ControlPoints, Flat, Objective, Result, Seed};
+use landscape_core::{Batches, Coefficients, ControlPoints, Flat, Objective, Pass, Result, Seed, Tally, Tell};
+use landscape_kernels::Accumulate;
 use landscape_train::{
-    Connect, Control, DecayOn, Endpoint, FitConfig, FitState, FreeEnds, Optimizer, Outcome, Schedule, UniformOn, fit, resume,
+    Connect, Control, DecayOn, Endpoint, Error, FitConfig, FitState, FreeEnds, Optimizer, Outcome, Schedule, UniformOn, fit, resume,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -255,4 +256,93 @@ fn a_loss_that_is_no_number_ends_the_run_with_its_step() {
     let result = fit(&mut toy, &mut points, &Endpoint, &Units(9), &diverging, Seed::new(0), &mut state, &mut |_| Ok(Control::Continue));
     let message = result.unwrap_err().to_string();
     assert!(message.contains("diverged at step") && toy.weights().layout().n_elements() == 1, "{message}");
+}
+
+/// A surface that keeps its tallies back where it may, as an accelerator does; `diverges_at` counts gradients.
+struct Late {
+    toy: Toy<Quadratic, f64>,
+    kept: Vec<Tally>,
+    n_gradients: u64,
+    diverges_at: u64,
+}
+
+impl Late {
+    fn new(diverges_at: u64) -> Self {
+        Late { toy: Toy::new(Quadratic::isotropic(vec![1.0, -2.0])), kept: Vec::new(), n_gradients: 0, diverges_at }
+    }
+}
+
+impl Objective for Late {
+    type Batch = ();
+    type Scalar = f64;
+
+    fn weights(&self) -> &Flat<f64> {
+        self.toy.weights()
+    }
+
+    fn move_to(&mut self, points: &ControlPoints<f64>, c: &Coefficients) -> Result<()> {
+        self.toy.move_to(points, c)
+    }
+
+    fn measure(&mut self, batch: &(), pass: Pass) -> Result<Tally> {
+        self.toy.measure(batch, pass)
+    }
+
+    fn gradient(&mut self, batch: &(), pass: Pass, into: &mut Flat<f64>, mode: Accumulate) -> Result<Tally> {
+        assert_eq!(pass.tell, Tell::Later);
+        let mut tally = self.toy.gradient(batch, pass, into, mode)?;
+        if self.n_gradients == self.diverges_at {
+            tally.loss_nats_sum = f64::NAN;
+        }
+        self.n_gradients += 1;
+        self.kept.push(tally);
+        Ok(Tally::default())
+    }
+
+    fn collect(&mut self, told: &mut dyn FnMut(Tally)) -> Result<()> {
+        self.kept.drain(..).for_each(told);
+        Ok(())
+    }
+}
+
+/// Every step's sum over its epoch so far, and what its batch gave; nothing where it was not told.
+fn reports<O: Objective<Batch = (), Scalar = f64>>(mut objective: O, start: Flat<f64>, collect_at: u64) -> Vec<(Tally, Tally)> {
+    let mut points = ControlPoints::single(start);
+    let config = config(2, 0.1);
+    let mut state = FitState::new(&points, &config.optimizer);
+    let mut seen = Vec::new();
+    fit(&mut objective, &mut points, &Endpoint, &Units(23), &config, Seed::new(0), &mut state, &mut |mut moment| {
+        if moment.report.progress.step == collect_at {
+            moment.collect().unwrap();
+            assert_eq!(moment.report.epoch, moment.state.epoch_tally);
+        }
+        seen.push((moment.report.batch, moment.report.epoch));
+        Ok(Control::Continue)
+    })
+    .unwrap();
+    seen
+}
+
+#[test]
+fn losses_that_are_told_later_are_those_told_at_once() {
+    let late = || Late::new(u64::MAX);
+    let start = late().toy.point(&[3.0, 4.0]).unwrap();
+    let at_once = reports(late().toy, start.clone(), 0);
+    let told_later = reports(late(), start, 14);
+    // Every ten steps, at the end of an epoch of 23, and where the observer asks.
+    let told: Vec<u64> = (1..=46).filter(|&step| told_later[step as usize - 1] == at_once[step as usize - 1]).collect();
+    assert_eq!(told, [10, 14, 20, 23, 30, 40, 46]);
+}
+
+#[test]
+fn the_step_that_diverged_is_named_however_late_it_is_told() {
+    for at in [0, 9, 10, 22, 23, 31] {
+        let mut objective = Late::new(at);
+        let mut points = ControlPoints::single(objective.toy.point(&[3.0, 4.0]).unwrap());
+        let config = config(2, 0.1);
+        let mut state = FitState::new(&points, &config.optimizer);
+        let err =
+            fit(&mut objective, &mut points, &Endpoint, &Units(23), &config, Seed::new(0), &mut state, &mut |_| Ok(Control::Continue));
+        assert!(matches!(err, Err(Error::Diverged { step, .. }) if step == at), "{at}: {err:?}");
+    }
 }

@@ -81,7 +81,7 @@ proptest! {
     #[test]
     fn equals_naive_at_any_shape(s in tests::any_shape()) {
         prop_assume!(s.check().is_ok());
-        matches_naive(&s);
+        at_every_level(|| matches_naive(&s));
     }
 }
 
@@ -129,16 +129,30 @@ fn an_empty_batch_has_a_zero_gradient() {
     }
 }
 
+/// The largest number of `f32` is infinite in bf16.
 #[test]
-fn nan_and_infinity_come_through() {
-    for s in [BASE, Conv2dShape { in_channels: 16, out_channels: 16, ..BASE }].iter().map(in_bf16) {
-        let [mut x, w, _, _] = operands::<f32>(&s);
-        let (mut packed, mut y) = (w.clone(), vec![0.0; s.out_len()]);
-        pack_weight(&s, (&w).into(), (&mut packed).into()).unwrap();
-        x[0] = f32::NAN;
-        forward(&s, (&x).into(), (&packed).into(), None, (&mut y).into(), (&mut scratch(&s)).into()).unwrap();
-        assert!(y[..s.out_channels].iter().all(|v| v.is_nan()) && y[s.out_len() - 1].is_finite());
-    }
+fn what_is_no_number_comes_through() {
+    at_every_level(|| {
+        for s in [BASE, Conv2dShape { in_channels: 16, out_channels: 16, ..BASE }].iter().map(in_bf16) {
+            for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
+                let came = |v: f32| if value.is_nan() { v.is_nan() } else { v.is_infinite() };
+                let [mut x, w, _, mut g] = operands::<f32>(&s);
+                let (mut packed, mut y, mut dx, mut dpacked) = (w.clone(), vec![0.0; g.len()], vec![0.0; x.len()], w.clone());
+                let mode = Accumulate::Overwrite;
+                pack_weight(&s, (&w).into(), (&mut packed).into()).unwrap();
+                g[0] = value;
+                backward_input(&s, (&packed).into(), (&g).into(), (&mut dx).into(), mode, (&mut scratch(&s)).into()).unwrap();
+                backward_weight(&s, (&x).into(), (&g).into(), (&mut dpacked).into(), None, mode, (&mut scratch(&s)).into()).unwrap();
+                assert!(dx[..s.in_channels].iter().all(|&v| came(v)) && dx[dx.len() - 1].is_finite(), "{dx:?}");
+                // Of the first output, at the last tap: the one above and to the left of the first pixel's is in the border.
+                let last_tap = dpacked.len() - s.in_channels * s.out_channels;
+                assert!(came(dpacked[last_tap]) && dpacked[last_tap + 1].is_finite(), "{dpacked:?}");
+                x[0] = value;
+                forward(&s, (&x).into(), (&packed).into(), None, (&mut y).into(), (&mut scratch(&s)).into()).unwrap();
+                assert!(y[..s.out_channels].iter().all(|&v| came(v)) && y[y.len() - 1].is_finite(), "{y:?}");
+            }
+        }
+    });
 }
 
 #[test]

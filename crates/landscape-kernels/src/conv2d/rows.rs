@@ -4,7 +4,7 @@ use super::fuse::{Epilogue, Gate, GradientEpilogue, Prologue};
 use crate::activation::Activation;
 use crate::memory::{Real, View};
 use crate::parallel::{CHUNK, for_each_chunk_mut, n_splits};
-use crate::reduce::{rows_per_wide_row, tile};
+use crate::reduce::{add_moments, rows_per_wide_row, tile};
 use crate::simd::multiversion;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -116,10 +116,8 @@ pub(super) struct Moments {
 impl Moments {
     /// Of no rows yet; `first` is the one that distances are from.
     fn about<T: Real>(first: &[T]) -> Self {
-        let mut shift = Vec::with_capacity(first.len() * rows_per_wide_row(first.len()));
-        for _ in 0..rows_per_wide_row(first.len()) {
-            shift.extend(first.iter().map(|v| v.to_f64()));
-        }
+        let wide: Vec<f64> = first.iter().map(|v| v.to_f64()).collect();
+        let shift = tile(&wide, rows_per_wide_row(first.len()));
         let zeros = || vec![0.0; shift.len()];
         Moments { n_rows: 0, sums: zeros(), squares: zeros(), shift }
     }
@@ -306,18 +304,6 @@ multiversion! {
                 let g = g.to_f64();
                 *s += g;
                 *q += g * (x.to_f64() - m.to_f64());
-            }
-        }
-    }
-}
-
-multiversion! {
-    fn add_moments<T>(y: &[T], shift: &[f64], sums: &mut [f64], squares: &mut [f64]) {
-        for row in y.chunks(shift.len()) {
-            for (((s, q), v), k) in sums.iter_mut().zip(squares.iter_mut()).zip(row).zip(shift) {
-                let d = v.to_f64() - k;
-                *s += d;
-                *q += d * d;
             }
         }
     }

@@ -110,7 +110,8 @@ impl Conv2dShape {
         self.out_channels * self.in_group() * self.n_taps()
     }
 
-    /// Elements of scratch memory that the three functions need at most; a function of the shape alone.
+    /// Elements of scratch memory that the three functions need at most; a function of the shape and, in bf16,
+    /// of the level and whether the processor multiplies pairs. Asking therefore fixes the level ([`crate::simd`]).
     pub fn scratch_len(&self) -> usize {
         if choice::rounds_first(self) {
             return rounded::plain(self).scratch_len() + rounded::scratch_len(self);

@@ -218,7 +218,8 @@ pub(super) fn add_outputs(task: &outputs::Task<'_>, copy: &[f32], y: &mut [f32])
 }
 
 /// How the weight gradient of a block of inputs is summed, with pairs of pixels in place of pixels. Rows of the kernel leave out the border
-/// above and below; beside it one pixel of a pair may be in the image and the other not, so that all pairs of a row are taken.
+/// above and below. Beside it, or behind the last output of a row, one pixel of a pair may be used and the other not: the other meets a zero, of
+/// the border or of the gradient, so that what is no number there reaches a tap that `f32` keeps clean.
 pub(super) fn weight_cut(s: &Conv2dShape, geometry: &Geometry, block: &Range<usize>) -> WeightCut {
     let whole_rows = |len: usize| len.max(s.kernel_size[1] * block.len());
     let mut cut = geometry.layout(block).weight_cut(s, geometry.images, whole_rows);

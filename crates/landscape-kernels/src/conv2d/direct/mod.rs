@@ -1,4 +1,4 @@
-//! Direct convolution for `f32`: no columns, only a copy of a few images with their zero border, which the prologue is applied to on
+//! Direct convolution for `f32`, and for pairs in bf16: no columns, only a copy of a few images with their zero border, which the prologue is applied to on
 //! the way.
 //!
 //! A block of output pixels times one or two vectors of output channels stays in registers while all taps and up to 64 input channels
