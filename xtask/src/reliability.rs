@@ -148,7 +148,7 @@ fn pair(binary: &Path, suite: &Suite, i: u64, work: &Path) -> anyhow::Result<Val
     let curve = landscape(&["profile", &run, "--samples", suite.samples])?;
     let line = landscape(&["profile", &run, "--samples", suite.samples, "--straight"])?;
     let pick = |document: &Value, quantity: &str, key: &str| document["summary"][quantity][key].clone();
-    let row = json!({
+    let mut row = json!({
         "seeds": [2 * i, 2 * i + 1],
         "test_accuracy": [ends[0]["test"]["accuracy"], ends[1]["test"]["accuracy"]],
         "worse_end_train_loss": worse(&curve, "train_loss"),
@@ -162,7 +162,23 @@ fn pair(binary: &Path, suite: &Suite, i: u64, work: &Path) -> anyhow::Result<Val
         "connect_wall_seconds": connected["wall_seconds"],
     });
     println!("{} {i}: {row}", suite.name);
+    if suite.long {
+        row["line"] = points(&line);
+        row["curve"] = points(&curve);
+    }
     Ok(row)
+}
+
+/// What the table of a single pair shows of a profile.
+fn points(profile: &Value) -> Value {
+    let empty = Vec::new();
+    let points = profile["points"].as_array().unwrap_or(&empty).iter().map(|p| {
+        json!({
+            "t": p["t"], "train_loss": p["train"]["loss"], "train_error": p["train"]["error"],
+            "test_nll": p["test"]["nll"], "test_error": p["test"]["error"],
+        })
+    });
+    points.collect()
 }
 
 fn worse(document: &Value, quantity: &str) -> f64 {
@@ -217,8 +233,8 @@ fn table(title: &str, record: &Value) -> String {
             100.0 * number(row, "curve_test_error_max"),
         );
     }
-    if rows.len() < 2 {
-        text.push('\n');
+    if let [row] = rows.as_slice() {
+        text += &point_by_point(row);
         return text;
     }
     text += "\n| excess over the worse end | mean | sd | least | worst |\n|---|---|---|---|---|\n";
@@ -230,6 +246,27 @@ fn table(title: &str, record: &Value) -> String {
         let sd = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
         let (least, worst) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
         let _ = writeln!(text, "| {name} | {mean:.4} | {sd:.4} | {least:.4} | {worst:.4} |");
+    }
+    text.push('\n');
+    text
+}
+
+/// The profiles of a single pair.
+fn point_by_point(row: &Value) -> String {
+    let empty = Vec::new();
+    let points = |path: &str| row[path].as_array().unwrap_or(&empty).iter();
+    let mut text =
+        "\n| t | train loss: line | curve | train error, %: line | curve | test nll: line | curve | test error, %: line | curve |\n"
+            .to_owned();
+    text += "|---|---|---|---|---|---|---|---|---|\n";
+    for (line, curve) in points("line").zip(points("curve")) {
+        let _ = write!(text, "| {:.1} |", line["t"].as_f64().unwrap_or(f64::NAN));
+        for (key, scale, decimals) in [("train_loss", 1.0, 4), ("train_error", 100.0, 2), ("test_nll", 1.0, 4), ("test_error", 100.0, 2)] {
+            for path in [line, curve] {
+                let _ = write!(text, " {:.decimals$} |", scale * path[key].as_f64().unwrap_or(f64::NAN));
+            }
+        }
+        text.push('\n');
     }
     text.push('\n');
     text
