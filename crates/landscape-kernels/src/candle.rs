@@ -18,7 +18,10 @@ mod tests;
 use crate::blend::{self, Row};
 use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::step::{self, Adam, Sgd};
-use candle_core::{CpuStorage, CudaStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, Var, WithDType, bail};
+#[cfg(feature = "candle-cuda")]
+use candle_core::backend::BackendDevice;
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CudaStorage, DType, DeviceLocation, InplaceOp1, Layout, Result, Storage, Tensor, Var, WithDType, bail};
 use half::bf16;
 use std::any::Any;
 use std::cell::RefCell;
@@ -48,7 +51,7 @@ impl Float for f64 {}
 
 /// w_l = Σ_k c_k θ_kl for every tensor l, written in place: [`blend::blend`] on lists of tensors.
 ///
-/// Rows of bf16 beside variables of f32 or f64 are widened on the way.
+/// Rows of bf16 beside variables of f32 or f64 are widened on the way; a row is of one type in all its tensors.
 ///
 /// # Shapes
 /// `c` `[K]`; `points` K lists of the shapes of `into`.
@@ -222,7 +225,8 @@ pub fn add_to<T: Real + WithDType>(g: &Tensor, sum: &mut [T]) -> Result<()> {
 
 /// [`blend()`] of one tensor, as an op of candle's own kind: `var.inplace_op1(&Blend { c, rows })`.
 ///
-/// Rows must be contiguous, of the variable's length, and in storages of their own; [`blend()`] sees to that.
+/// Rows must be contiguous, of the variable's length, of its type or bf16, where it is, and in storages of their own; all but the last is
+/// checked, and [`blend()`] sees to that.
 #[derive(Debug)]
 pub struct Blend<'a> {
     /// The coefficients.
@@ -232,6 +236,31 @@ pub struct Blend<'a> {
 }
 
 impl Blend<'_> {
+    /// Fails unless there are as many rows as coefficients, each contiguous, of the variable's length and in its place, of its type or bf16.
+    fn check(&self, dtype: DType, place: DeviceLocation, len: usize) -> Result<()> {
+        if self.c.is_empty() || self.c.len() != self.rows.len() {
+            bail!("`blend`: there must be as many rows as coefficients, at least 1, got {} and {}", self.rows.len(), self.c.len());
+        }
+        if !matches!(dtype, DType::F32 | DType::F64) {
+            bail!("`blend`: a point is of f32 or f64, got {dtype:?}");
+        }
+        for (k, row) in self.rows.iter().enumerate() {
+            if row.elem_count() != len {
+                bail!("`blend`: row {k} must have {len} elements, got {}", row.elem_count());
+            }
+            if row.dtype() != dtype && row.dtype() != DType::BF16 {
+                bail!("`blend`: row {k} must be of {dtype:?} or bf16, got {:?}", row.dtype());
+            }
+            if row.device().location() != place {
+                bail!("`blend`: row {k} must be where the variable is, on {place:?}, got {:?}", row.device().location());
+            }
+            if !row.is_contiguous() {
+                bail!("`blend`: row {k} must be contiguous");
+            }
+        }
+        Ok(())
+    }
+
     fn run<T: Float>(&self, own: ViewMut<'_, T>) -> Result<()> {
         let guards: Vec<_> = self.rows.iter().map(|row| row.storage_and_layout()).collect();
         let rows = guards.iter().map(|(storage, layout)| row::<T>(storage, layout)).collect::<Result<Vec<_>>>()?;
@@ -245,15 +274,17 @@ impl InplaceOp1 for Blend<'_> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        match storage {
-            CpuStorage::F32(_) => self.run::<f32>(host_mut(storage, layout)?),
-            CpuStorage::F64(_) => self.run::<f64>(host_mut(storage, layout)?),
-            _ => bail!("`blend`: a point is of f32 or f64, got {:?}", candle_core::backend::BackendStorage::dtype(storage)),
+        let dtype = storage.dtype();
+        self.check(dtype, DeviceLocation::Cpu, layout.shape().elem_count())?;
+        match dtype {
+            DType::F64 => self.run::<f64>(host_mut(storage, layout)?),
+            _ => self.run::<f32>(host_mut(storage, layout)?),
         }
     }
 
     #[cfg(feature = "candle-cuda")]
     fn cuda_fwd(&self, storage: &mut CudaStorage, layout: &Layout) -> Result<()> {
+        self.check(storage.dtype(), storage.device.location(), layout.shape().elem_count())?;
         cuda::blend_one(self.c, &self.rows, storage, layout)
     }
 
@@ -384,6 +415,16 @@ fn list<P: AsTensor>(op: &str, operand: &str, tensors: &[P], like: &[Var], narro
         }
         if !tensor.device().same_device(var.device()) {
             bail!("`{op}`: tensor {idx} of `{operand}` must be where the variable is, on {:?}, got {:?}", var.device(), tensor.device());
+        }
+        // A launch has one type for each row.
+        if let Some(first) = tensors.first().map(P::as_tensor)
+            && tensor.dtype() != first.dtype()
+        {
+            bail!(
+                "`{op}`: tensor {idx} of `{operand}` must be of {:?} as the first of its row is, got {:?}",
+                first.dtype(),
+                tensor.dtype()
+            );
         }
         found.push(tensor.contiguous()?);
     }

@@ -9,8 +9,10 @@ use crate::cuda::{Grid, Source};
 use crate::memory::Accumulate;
 use crate::step::cuda::{self as step, AdamNumbers, SgdNumbers, StepTable};
 use crate::step::{Adam, Sgd};
+use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice, WrapErr};
+use candle_core::scalar::Scalar;
 use candle_core::{CudaStorage, DType, Layout, Result, Storage, Tensor, Var, bail};
 
 /// [`super::blend`] after its checks.
@@ -27,19 +29,17 @@ pub(super) fn blend(c: &[f64], rows: &[Vec<Tensor>], into: &[Var]) -> Result<()>
     blend_addresses(&device, first.dtype(), rows, &own, &lens)
 }
 
-/// [`super::Blend`] as candle calls it.
+/// [`super::Blend`] as candle calls it, after its checks.
 pub(super) fn blend_one(c: &[f64], rows: &[&Tensor], storage: &mut CudaStorage, layout: &Layout) -> Result<()> {
-    if c.is_empty() || c.len() != rows.len() || rows.iter().any(|row| row.elem_count() != layout.shape().elem_count()) {
-        bail!("`blend`: there must be as many rows as coefficients, all as long as the variable");
-    }
     let own = [address(storage, layout)?];
-    let device = storage.device.clone();
-    let dtype = candle_core::backend::BackendStorage::dtype(storage);
     let rows = c.iter().zip(rows).filter(|(c, _)| **c != 0.0);
     let rows =
         rows.map(|(c, row)| Ok((*c, row.dtype() == DType::BF16, addresses(std::slice::from_ref(*row))?))).collect::<Result<Vec<_>>>()?;
+    let device = storage.device.clone();
+    let dtype = storage.dtype();
     if rows.is_empty() {
-        bail!("`blend`: one of the coefficients must not be zero");
+        let zero = if dtype == DType::F64 { Scalar::F64(0.0) } else { Scalar::F32(0.0) };
+        return storage.const_set(zero, layout);
     }
     blend_addresses(&device, dtype, rows, &own, &[layout.shape().elem_count()])
 }
@@ -129,7 +129,7 @@ fn run_step<N: DeviceRepr>(function: &str, inputs: &StepInputs, theta: &[Var], m
     launch(device, &step::KERNELS, function, dtype, table.n_blocks(), &table, Some(numbers))
 }
 
-/// Whether a row is of bf16; lists are of one type where the variables are.
+/// Whether a row is of bf16; a row is of one type.
 fn is_narrow(row: &[Tensor]) -> bool {
     row.first().is_some_and(|tensor| tensor.dtype() == DType::BF16)
 }

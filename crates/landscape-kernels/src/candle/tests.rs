@@ -57,6 +57,8 @@ fn blends_as_memory_does<T: Float>() {
     let one = vars::<T>(9);
     one[0].inplace_op1(&Blend { c: &[1.0], rows: vec![into[0].as_tensor()] }).unwrap();
     check_bits(&one[..1], &numbers::<T>(&into[..1]));
+    one[0].inplace_op1(&Blend { c: &[0.0], rows: vec![into[0].as_tensor()] }).unwrap();
+    check_bits(&one[..1], &[vec![T::ZERO; 15]]);
 }
 
 #[test]
@@ -154,6 +156,22 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
         );
     }
     assert!(spread(&[1.0], &narrow, &[Some(&into)], Accumulate::Add).is_err());
+    // A row is of one type, whichever of its tensors differs: one launch reads all of it.
+    for odd in [0, 3] {
+        let mut mixed = a.clone();
+        mixed[odd] = narrow[odd].clone();
+        let refused = blend(&[1.0], &[&mixed], &into).unwrap_err().to_string();
+        assert!(refused.contains("of its row") && refused.contains("BF16"), "{refused}");
+    }
+    let turned = a[0].t().unwrap();
+    let integers = a[0].to_dtype(DType::U32).unwrap();
+    for (wrong, why) in [(&wide[0], "F64"), (&integers, "U32"), (&a[1], "elements"), (&turned, "contiguous")] {
+        let refused = into[0].inplace_op1(&Blend { c: &[1.0], rows: vec![wrong] }).unwrap_err().to_string();
+        assert!(refused.contains("row 0") && refused.contains(why), "{refused}");
+    }
+    for c in [&[][..], &[0.5, 0.5]] {
+        assert!(into[0].inplace_op1(&Blend { c, rows: vec![&a[0]] }).is_err());
+    }
     let twice = vec![into[0].clone(), into[0].clone()];
     assert!(blend(&[1.0], &[&[a[0].clone(), a[0].clone()][..]], &twice).is_err());
     check_bits(&into, &before);
