@@ -2,7 +2,8 @@
 //!
 //! Everything is loaded when a device is opened, so a program that has this feature runs where there is no GPU. The kernels stand beside
 //! their twins for the processor (`src/activation/kernels.cu` beside `src/activation.rs`), compiled ahead to PTX that the driver takes.
-//! All work of a device goes to one stream, in the order of the calls; nothing waits but copies to the host.
+//! All work of a device goes to one stream, in the order of the calls; nothing waits but copies to the host, and copies from memory of the
+//! host that is not pinned, which may wait for the stream.
 
 pub(crate) mod args;
 mod blas;
@@ -36,6 +37,18 @@ struct Inner {
     loaded: Mutex<Loaded>,
 }
 
+/// The driver's interface that the PTX needs: its compiler, NVRTC 13.0, writes PTX 9.0.
+const MIN_DRIVER_VERSION: i32 = 13_000;
+
+/// The libraries that products run on where they are found, by the numbers they give as their versions; own kernels take their place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Libraries {
+    /// Matrix products.
+    pub cublas: Option<usize>,
+    /// Convolutions.
+    pub cudnn: Option<usize>,
+}
+
 /// Modules and functions by their names.
 #[derive(Default)]
 struct Loaded {
@@ -47,7 +60,7 @@ impl Cuda {
     /// Opens GPU number `ordinal`, for deterministic algorithms.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] if there is no driver, no such GPU, or none of compute capability 8.0 or more.
+    /// [`Error::NoDevice`] if there is no driver of CUDA 13 (release 580) or later, no such GPU, or none of compute capability 8.0 or more.
     pub fn open(ordinal: usize) -> Result<Self> {
         Self::open_for(ordinal, Algorithms::Deterministic)
     }
@@ -62,6 +75,9 @@ impl Cuda {
             return Err(Error::NoDevice { device, reason: "there is no CUDA driver on this machine (`libcuda.so.1`)".to_owned() });
         }
         let failed = |error: DriverError| Error::NoDevice { device: device.clone(), reason: describe(error) };
+        if let Some(reason) = too_old(driver_version().map_err(failed)?) {
+            return Err(Error::NoDevice { device, reason });
+        }
         let n_devices = CudaContext::device_count().map_err(failed)?;
         if ordinal >= usize::try_from(n_devices).unwrap_or(0) {
             return Err(Error::NoDevice { device, reason: format!("there are {n_devices} GPUs, numbered from 0") });
@@ -105,6 +121,23 @@ impl Cuda {
     /// [`Error::Device`] if the driver does not say.
     pub fn memory_bytes(&self) -> Result<(usize, usize)> {
         self.check("the memory of the GPU", self.0.context.mem_get_info())
+    }
+
+    /// The version of CUDA that the driver is of, as it says it: 13000 for 13.0.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the driver does not say.
+    pub fn driver_version(&self) -> Result<i32> {
+        self.check("the version of the driver", driver_version())
+    }
+
+    /// Which libraries were found, opened if they were not yet.
+    pub fn libraries(&self) -> Libraries {
+        Libraries { cublas: self.blas().map(blas::Blas::version), cudnn: self.dnn().map(|_| dnn::version()) }
+    }
+
+    fn blas(&self) -> Option<&blas::Blas> {
+        self.0.blas.get_or_init(|| blas::Blas::open(&self.0.stream)).as_ref()
     }
 
     /// Waits until all work that was given to it is done.
@@ -172,6 +205,21 @@ fn driver_is_present() -> bool {
     })
 }
 
+fn driver_version() -> std::result::Result<i32, DriverError> {
+    let mut version = 0;
+    // SAFETY: the driver's library is there, and it writes one number.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result()?;
+    Ok(version)
+}
+
+/// Why a driver of this version cannot load the kernels; nothing if it can.
+fn too_old(version: i32) -> Option<String> {
+    let text = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
+    let (min, got) = (text(MIN_DRIVER_VERSION), text(version));
+    (version < MIN_DRIVER_VERSION)
+        .then(|| format!("its driver is for CUDA {got}, and the kernels need one for {min} or later (release 580)"))
+}
+
 /// Lets the memory pool keep what is freed: given back at every synchronisation, it would be asked for anew in every step.
 fn keep_freed_memory(context: &CudaContext) -> std::result::Result<(), DriverError> {
     let mut everything = u64::MAX;
@@ -207,5 +255,18 @@ mod tests {
             Err(other) => panic!("{other}"),
         }
         assert!(matches!(Device::parse("cuda:60000"), Err(Error::NoDevice { .. })));
+    }
+
+    #[test]
+    fn a_driver_that_cannot_load_the_kernels_is_named() {
+        assert_eq!((too_old(MIN_DRIVER_VERSION), too_old(13_010)), (None, None));
+        let reason = too_old(12_080).unwrap_or_default();
+        assert!(reason.contains("12.8") && reason.contains("13.0") && reason.contains("580"), "{reason}");
+    }
+
+    /// PTX 9.0 came with CUDA 13.0.
+    #[test]
+    fn the_ptx_is_of_the_version_that_the_driver_is_asked_for() {
+        assert!(crate::blend::cuda::KERNELS.ptx.lines().any(|line| line.trim() == ".version 9.0"));
     }
 }

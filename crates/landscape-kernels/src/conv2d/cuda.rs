@@ -133,7 +133,9 @@ pub(super) fn forward<T: Real>(
             fill_rows(cuda, bias, y.reborrow())?;
             mode = Accumulate::Add;
         }
-        return cuda.dnn_product(Product::Forward, s, x, filter(cuda, s, packed)?.view(), y.view(), mode);
+        if cuda.dnn_product(Product::Forward, s, x, filter(cuda, s, packed)?.view(), y.view(), mode)? {
+            return Ok(());
+        }
     }
     if s.is_depthwise() {
         return cuda.launch(&KERNELS, "depthwise_forward", T::NAME, Grid::over(y.len()), &[&sizes(s), &x, &packed, &bias, &y]);
@@ -156,8 +158,8 @@ pub(super) fn backward_input<T: Real>(
     if let Some(s) = after_rounding(s) {
         return backward_input(cuda, &s, rounded(cuda, packed)?.view(), rounded(cuda, dy)?.view(), dx, mode);
     }
-    if cuda.dnn_takes::<T>(Product::Data, s) {
-        return cuda.dnn_product(Product::Data, s, dx.view(), filter(cuda, s, packed)?.view(), dy, mode);
+    if cuda.dnn_takes::<T>(Product::Data, s) && cuda.dnn_product(Product::Data, s, dx.view(), filter(cuda, s, packed)?.view(), dy, mode)? {
+        return Ok(());
     }
     if s.is_depthwise() {
         let grid = Grid::over(dx.len());
@@ -189,8 +191,9 @@ pub(super) fn backward_weight<T: Real>(
     }
     if cuda.dnn_takes::<T>(Product::Weight, s) {
         let mut dfilter = scratch::<T>(cuda, s.weight_len())?;
-        cuda.dnn_product(Product::Weight, s, x, dfilter.view_mut().view(), dy, Accumulate::Overwrite)?;
-        return transpose(cuda, s.groups, [s.out_group(), s.k()], dfilter.view(), dpacked);
+        if cuda.dnn_product(Product::Weight, s, x, dfilter.view_mut().view(), dy, Accumulate::Overwrite)? {
+            return transpose(cuda, s.groups, [s.out_group(), s.k()], dfilter.view(), dpacked);
+        }
     }
     let n_pixels = s.out_len() / s.out_channels;
     let (kernel, mut grid) = if s.is_depthwise() {

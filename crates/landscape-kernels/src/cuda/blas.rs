@@ -18,7 +18,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 const OP: &str = "matrix product";
 
 /// An opened library.
-pub(super) struct Blas(Mutex<Handle>);
+pub(super) struct Blas {
+    handle: Mutex<Handle>,
+    version: usize,
+}
 
 struct Handle {
     raw: sys::cublasHandle_t,
@@ -55,7 +58,15 @@ impl Blas {
         let handle = Handle { raw, stream: stream.clone() };
         // SAFETY: both are alive, and the stream stays so as long as the handle.
         unsafe { result::set_stream(raw, stream.cu_stream().cast()) }.ok()?;
-        Some(Blas(Mutex::new(handle)))
+        let mut version = 0;
+        // SAFETY: the handle is alive, and one number is written.
+        unsafe { sys::cublasGetVersion_v2(raw, &mut version) }.result().ok()?;
+        Some(Blas { handle: Mutex::new(handle), version: usize::try_from(version).unwrap_or(0) })
+    }
+
+    /// What the library gives as its version.
+    pub fn version(&self) -> usize {
+        self.version
     }
 }
 
@@ -83,7 +94,7 @@ impl Cuda {
         mode: Accumulate,
     ) -> Result<bool> {
         let Dims { m, n, k } = dims;
-        let Some(blas) = self.0.blas.get_or_init(|| Blas::open(&self.0.stream)) else { return Ok(false) };
+        let Some(blas) = self.blas() else { return Ok(false) };
         let int = |size: usize| c_int::try_from(size).ok().filter(|size| *size > 0);
         let (Some(rows), Some(columns), Some(depth)) = (int(m), int(n), int(k)) else { return Ok(false) };
         let (Some((a_op, a_apart)), Some((b_op, b_apart))) = (read_as(a.1, m, k), read_as(b.1, k, n)) else { return Ok(false) };
@@ -98,7 +109,7 @@ impl Cuda {
         if let Some((Memory::Device(a), Memory::Device(b))) = &halves {
             (left, right) = (*a.view().pointer(), *b.view().pointer());
         }
-        let handle = blas.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = blas.handle.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = if mode == Accumulate::Add { 1.0 } else { 0.0 };
         // SAFETY: the pointers are those of matrices of these sizes and strides on the device of the handle, checked by the op; the factors
         // are on the host, where the handle expects them.

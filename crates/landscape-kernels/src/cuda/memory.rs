@@ -232,7 +232,7 @@ impl<T: Element> DeviceViewMut<'_, T> {
         self.copy_from_host(&vec![value; view.len])
     }
 
-    /// Copies from the host; lengths were checked. The driver has taken the values before this returns.
+    /// Copies from the host; lengths were checked. The driver has taken the values before this returns, for which it may wait for the stream.
     pub(crate) fn copy_from_host(self, source: &[T]) -> Result<()> {
         const OP: &str = "copy from the host";
         let view = self.inner;
@@ -240,7 +240,7 @@ impl<T: Element> DeviceViewMut<'_, T> {
         if source.is_empty() {
             return Ok(());
         }
-        // SAFETY: both runs are `source.len()` elements long; memory that is not pinned is staged by the driver before the call returns.
+        // SAFETY: both runs are `source.len()` elements long; memory that is not pinned has been read when the call returns.
         view.cuda.check(OP, unsafe { result::memcpy_htod_async(view.pointer, source, view.cuda.raw_stream()) })
     }
 

@@ -385,11 +385,13 @@ fn agree<T: Real>(case: &Case<T>, device: &Device) {
     assert!(bits(&again) == bits(&got), "{}: another run gives other bits on {device}", case.name);
 }
 
-/// Every device of this machine besides the processor.
+/// Every device of this machine besides the processor, or the one that `LANDSCAPE_TEST_DEVICE` names, which must be there.
 #[allow(clippy::print_stderr)]
 fn accelerators() -> Vec<Device> {
-    match Device::parse("cuda:0") {
+    let named = std::env::var("LANDSCAPE_TEST_DEVICE").ok();
+    match Device::parse(named.as_deref().unwrap_or("cuda:0")) {
         Ok(device) => vec![device],
+        Err(error) if named.is_some() => panic!("{error}"),
         Err(reason @ (Error::NotBuilt(_) | Error::NoDevice { .. })) => {
             eprintln!("skipped: {reason}");
             Vec::new()

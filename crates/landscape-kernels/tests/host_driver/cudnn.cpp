@@ -3,9 +3,12 @@
 //
 // It is as hard to please as the library: doubles are not taken, an algorithm wants the workspace it asked for (and makes use of all of
 // it), and where its rules are asked they name algorithms whose sums have no fixed order; running one of those is an error here.
+// With HOST_CUDNN=stubborn the rules name nothing, and what it said to take is not supported when it is to run. Where the device may have a
+// fault (HOST_DRIVER_FAULT) it takes nothing back.
 
 #include <cstddef>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 static const int SUCCESS = 0, BAD_PARAM = 2000, NOT_SUPPORTED = 3000, EXECUTION_FAILED = 5000;
@@ -43,7 +46,7 @@ EXPORT cudnnCreate(void **out)
     *out = &handle;
     return SUCCESS;
 }
-EXPORT cudnnDestroy(void *) { return SUCCESS; }
+EXPORT cudnnDestroy(void *) { return std::getenv("HOST_DRIVER_FAULT") ? EXECUTION_FAILED : SUCCESS; }
 EXPORT cudnnSetStream(void *, void *) { return SUCCESS; }
 
 EXPORT cudnnCreateTensorDescriptor(Tensor **out)
@@ -167,8 +170,17 @@ static void begin(float *values, std::size_t n, float beta)
     }
 }
 
+static bool stubborn()
+{
+    const char *how = std::getenv("HOST_CUDNN");
+    return how && std::strcmp(how, "stubborn") == 0;
+}
+
 static int use_workspace(void *workspace, std::size_t n_bytes)
 {
+    if (stubborn()) {
+        return NOT_SUPPORTED + 2;
+    }
     if (!workspace || n_bytes < WORKSPACE_BYTES) {
         return BAD_PARAM;
     }
@@ -178,7 +190,7 @@ static int use_workspace(void *workspace, std::size_t n_bytes)
 
 static int answer(int status, int algorithm, int asked, int *n, Performance *all)
 {
-    *n = asked > 0 && status == SUCCESS ? 1 : 0;
+    *n = asked > 0 && status == SUCCESS && !stubborn() ? 1 : 0;
     if (*n == 1) {
         all[0] = {algorithm, SUCCESS, 1.0f, WORKSPACE_BYTES, 0, FMA_MATH, {0, 0, 0}};
     }

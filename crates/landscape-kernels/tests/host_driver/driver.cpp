@@ -231,6 +231,9 @@ using Pointer = unsigned long long;
 #define EXPORT extern "C" __attribute__((visibility("default"))) Result
 #define GUARDED std::lock_guard<std::recursive_mutex> guard(lock())
 
+// With HOST_DRIVER_FAULT=N the launch after N others fails, and from then on every launch and every wait does, as after a fault of a GPU.
+static bool faulty = false;
+
 // Two devices, so that work over several can be tried.
 static const int N_DEVICES = 2;
 static int contexts[N_DEVICES];
@@ -245,7 +248,9 @@ EXPORT cuInit(unsigned)
 extern "C" __attribute__((visibility("default"))) void host_driver_set_reversed(int value) { reversed = value != 0; }
 EXPORT cuDriverGetVersion(int *version)
 {
-    *version = 13000;
+    // Another one for tests of what is said of old drivers.
+    const char *said = std::getenv("HOST_DRIVER_VERSION");
+    *version = said ? std::atoi(said) : 13000;
     return SUCCESS;
 }
 EXPORT cuDeviceGetCount(int *count)
@@ -444,7 +449,7 @@ EXPORT cuStreamCreate(void **stream, unsigned)
 }
 EXPORT cuStreamCreateWithPriority(void **stream, unsigned, int) { return cuStreamCreate(stream, 0); }
 EXPORT cuStreamDestroy_v2(void *) { return SUCCESS; }
-EXPORT cuStreamSynchronize(void *) { return SUCCESS; }
+EXPORT cuStreamSynchronize(void *) { return faulty ? ILLEGAL_ADDRESS : SUCCESS; }
 EXPORT cuStreamQuery(void *) { return SUCCESS; }
 EXPORT cuStreamWaitEvent(void *, void *, unsigned) { return SUCCESS; }
 EXPORT cuStreamIsCapturing(void *, int *status)
@@ -501,6 +506,12 @@ EXPORT cuLaunchKernel(
     void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned, void *, void **arguments, void **)
 {
     GUARDED;
+    static const char *fault = std::getenv("HOST_DRIVER_FAULT");
+    static long launches = 0;
+    faulty = faulty || (fault && ++launches > std::atol(fault));
+    if (faulty) {
+        return ILLEGAL_ADDRESS;
+    }
     const Kernel &kernel = *static_cast<const Kernel *>(function);
     std::uint64_t threads = (std::uint64_t)bx * by * bz;
     if (!gx || !gy || !gz || !threads || threads > 1024 || gx > 0x7fffffffu || gy > 65535 || gz > 65535) {

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// The folder of the kernels, whichever crate of the workspace includes this file.
 const CRATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../landscape-kernels");
@@ -53,6 +54,9 @@ pub fn run_as_child(folder: &Path, beside: Beside, filters: &[&str], variables: 
 /// # Panics
 /// If the sources do not compile.
 pub fn build(temp: &Path) -> Result<PathBuf, String> {
+    // Tests of one program would build in the same folder at once.
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
     let version = Command::new(&compiler).arg("--version").output().map_err(|error| format!("no C++ compiler `{compiler}`: {error}"))?;
     let here = Path::new(CRATE).join("tests/host_driver");
