@@ -2,7 +2,8 @@
 //! there is no cargo.
 //!
 //! `landscape-gpu [--out TABLE] [--python PYTHON] [--part PART] [cuda:N]` runs the parts, each as a process of its own that is ended after
-//! eight minutes, and writes one JSON table. Where there is no GPU it says why, writes nothing and ends well.
+//! eight minutes, and writes one JSON table. A part that fails leaves its reason and the rows it had in the table, and the exit code is 1.
+//! Where there is no GPU it says why, writes nothing and ends well.
 
 #![allow(clippy::print_stdout, reason = "its result goes to whoever called it")]
 
@@ -35,13 +36,13 @@ fn main() -> anyhow::Result<()> {
         device => device?,
     };
     let Device::Cuda(cuda) = &device else { bail!("the device must be a GPU, got `{}`", options.device) };
-    match &options.inside {
-        Some(part) => {
-            println!("{}", measure::part(part, &device, cuda)?);
-            Ok(())
-        }
-        None => table::write(&options, cuda),
+    if let Some(part) = &options.inside {
+        return measure::part(part, &device, cuda, &mut |row| println!("{row}"));
     }
+    let about = table::describe(&options.device, cuda)?;
+    // The parts have the GPU to themselves.
+    drop(device);
+    table::write(&options, &about)
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> anyhow::Result<Options> {

@@ -20,22 +20,33 @@ const MODELS: [&str; 3] = ["mlp:784-512-512-512-10", "resnet20", "vgg16"];
 const BATCH: usize = 128;
 /// Steps between two waits, as in training; launches between two waits, so that waiting does not count.
 const TOGETHER: usize = 10;
-/// Blocks of steps that are measured.
+/// Blocks of steps that are measured, and those before them, which load kernels and take memory.
 const N_BLOCKS: usize = 15;
-const SGD: Sgd = Sgd { lr: 1e-3, momentum: 0.9, dampening: 0.0, weight_decay: 0.0, nesterov: Nesterov::Off };
+const N_WARM_UP: usize = 3;
+/// Curve steps whose losses are the answer, and their rate. They are taken without dropout, whose masks no two programs share.
+const N_ANSWER_STEPS: usize = 3;
+const ANSWER_RATE: f64 = 0.01;
+/// A rate that moves nothing far, so that the numbers stay those of a new network however many steps are measured.
+const TIMED_RATE: f64 = 1e-6;
 
-/// Runs a part by its name; its rows.
-pub fn part(name: &str, device: &Device, cuda: &Cuda) -> anyhow::Result<Value> {
-    let rows = match name {
-        "errors" => errors(device)?,
-        "determinism" => determinism(device)?,
-        "bandwidth" => bandwidth(device, cuda)?,
-        "steps-f32" => steps(device, cuda, Precision::F32)?,
-        "steps-tf32" => steps(device, cuda, Precision::Tf32)?,
-        "steps-bf16" => steps(device, cuda, Precision::Bf16)?,
+fn sgd(lr: f64) -> Sgd {
+    Sgd { lr, momentum: 0.9, dampening: 0.0, weight_decay: 0.0, nesterov: Nesterov::Off }
+}
+
+/// Takes the rows of a part as they are found.
+pub type Tell<'a> = dyn FnMut(Value) + 'a;
+
+/// Runs a part by its name and tells its rows.
+pub fn part(name: &str, device: &Device, cuda: &Cuda, tell: &mut Tell<'_>) -> anyhow::Result<()> {
+    match name {
+        "errors" => errors(device, tell),
+        "determinism" => determinism(device, tell),
+        "bandwidth" => bandwidth(device, cuda, tell),
+        "steps-f32" => steps(device, cuda, Precision::F32, tell),
+        "steps-tf32" => steps(device, cuda, Precision::Tf32, tell),
+        "steps-bf16" => steps(device, cuda, Precision::Bf16, tell),
         other => bail!("`{other}` is no part of this program"),
-    };
-    Ok(Value::Array(rows))
+    }
 }
 
 /// A network at control point 0 with statistics that normalise by something.
@@ -72,45 +83,43 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 
 /// Losses and gradients against the processor's in double precision: the GPU's f64 agrees to rounding, its f32 errs like the
 /// processor's, and what the other precisions cost is told.
-fn errors(device: &Device) -> anyhow::Result<Vec<Value>> {
-    let mut rows = Vec::new();
+fn errors(device: &Device, tell: &mut Tell<'_>) -> anyhow::Result<()> {
     for model in ["mlp:784-512-512-512-10", "cnn", "resnet20", "vgg11_bn"] {
         let (loss, exact) = gradient::<f64>(model, &Device::Cpu, Precision::F32)?;
         let mut row = json!({"model": model, "loss": loss});
-        let mut tell = |name: &str, (found, gradient): (f64, Vec<f64>)| {
+        let mut add = |name: &str, (found, gradient): (f64, Vec<f64>)| {
             let error = distance(&gradient, &exact);
             row[name] = json!({"loss_error": (found - loss).abs() / loss, "gradient_error": error});
             error
         };
-        let host = tell("cpu_f32", gradient::<f32>(model, &Device::Cpu, Precision::F32)?);
-        let double = tell("gpu_f64", gradient::<f64>(model, device, Precision::F32)?);
-        let single = tell("gpu_f32", gradient::<f32>(model, device, Precision::F32)?);
-        tell("gpu_tf32", gradient::<f32>(model, device, Precision::Tf32)?);
-        tell("gpu_bf16", gradient::<f32>(model, device, Precision::Bf16)?);
+        let host = add("cpu_f32", gradient::<f32>(model, &Device::Cpu, Precision::F32)?);
+        let double = add("gpu_f64", gradient::<f64>(model, device, Precision::F32)?);
+        let single = add("gpu_f32", gradient::<f32>(model, device, Precision::F32)?);
+        add("gpu_tf32", gradient::<f32>(model, device, Precision::Tf32)?);
+        add("gpu_bf16", gradient::<f32>(model, device, Precision::Bf16)?);
+        tell(row);
         ensure!(double < 1e-10, "`{model}` in f64: the gradient is off by {double}");
         ensure!(single < 1e-5 + 8.0 * host, "`{model}` in f32: the gradient is off by {single}, the processor's by {host}");
-        rows.push(row);
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// Three steps on a curve, twice: the same bits.
-fn determinism(device: &Device) -> anyhow::Result<Vec<Value>> {
-    let mut rows = Vec::new();
+fn determinism(device: &Device, tell: &mut Tell<'_>) -> anyhow::Result<()> {
     for model in MODELS {
         for precision in Precision::ALL {
             let run = || -> anyhow::Result<Vec<u32>> {
                 let mut curve = Curve::new(model, device, precision)?;
-                (0..3).try_for_each(|idx| curve.step(idx))?;
+                (0..3).try_for_each(|idx| curve.step(1e-3, Pass::train(idx)))?;
                 curve.wait()?;
                 Ok(curve.points.point(1).to_host()?.to_vec().into_iter().map(f32::to_bits).collect())
             };
             let same = run()? == run()?;
+            tell(json!({"model": model, "precision": precision.name(), "same_bits": same}));
             ensure!(same, "`{model}` in {precision}: two runs have different bits");
-            rows.push(json!({"model": model, "precision": precision.name(), "same_bits": same}));
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// Training of the middle point of a Bézier curve of three.
@@ -120,6 +129,10 @@ struct Curve {
     gradient: Flat<f32>,
     velocity: Memory<f32>,
     batch: Examples<f32>,
+    ts: Vec<f64>,
+    n_steps: usize,
+    /// Of the steps since the last wait, where they are told at once, as on the processor.
+    losses: Vec<f64>,
 }
 
 impl Curve {
@@ -130,44 +143,71 @@ impl Curve {
         let points = ControlPoints::new(vec![Row::Frozen(Arc::new(row(0)?)), Row::Free(row(1)?), Row::Frozen(Arc::new(row(2)?))])?;
         let gradient = Flat::zeros(&layout, device);
         let velocity = Memory::zeros(device, layout.n_elements());
-        Ok(Curve { objective, points, gradient, velocity, batch: batch(model, BATCH) })
+        let ts = values::ts(SEED, N_ANSWER_STEPS + TOGETHER * (N_BLOCKS + N_WARM_UP));
+        Ok(Curve { objective, points, gradient, velocity, batch: batch(model, BATCH), ts, n_steps: 0, losses: Vec::new() })
     }
 
-    /// One step, the batch handed over from the host, without a wait.
-    fn step(&mut self, idx: u64) -> anyhow::Result<()> {
-        let t = values::uniform(SEED, idx);
+    /// The next step, the batch handed over from the host, without a wait.
+    fn step(&mut self, lr: f64, pass: Pass) -> anyhow::Result<()> {
+        let idx = self.n_steps;
+        self.n_steps += 1;
+        let t = *self.ts.get(idx).context("there is a t for every step")?;
         let c = Coefficients::new(vec![(1.0 - t) * (1.0 - t), 2.0 * t * (1.0 - t), t * t])?;
         self.objective.move_to(&self.points, &c)?;
-        self.objective.gradient(&self.batch, Pass::train(idx).later(), &mut self.gradient, Accumulate::Overwrite)?;
+        let tally = self.objective.gradient(&self.batch, pass.later(), &mut self.gradient, Accumulate::Overwrite)?;
+        if tally.n_examples > 0 {
+            self.losses.push(tally.nll());
+        }
         let point = Some((self.objective.weights().view(), 5e-4));
         let theta = self.points.free_mut(1).context("the middle point is free")?;
-        Ok(spread_sgd_step(&SGD, idx, c.as_slice()[1], self.gradient.view(), point, theta.view_mut(), Some(self.velocity.view_mut()))?)
+        Ok(spread_sgd_step(
+            &sgd(lr),
+            idx as u64,
+            c.as_slice()[1],
+            self.gradient.view(),
+            point,
+            theta.view_mut(),
+            Some(self.velocity.view_mut()),
+        )?)
     }
 
-    /// The losses of the steps since the last wait.
-    fn wait(&mut self) -> anyhow::Result<()> {
-        Ok(self.objective.collect(&mut |_| ())?)
+    /// Waits for all steps; the losses of those since the last wait.
+    fn wait(&mut self) -> anyhow::Result<Vec<f64>> {
+        let losses = &mut self.losses;
+        self.objective.collect(&mut |tally| losses.push(tally.nll()))?;
+        Ok(std::mem::take(losses))
+    }
+
+    /// The losses of the first steps, without dropout: what PyTorch must say too.
+    fn answer(&mut self) -> anyhow::Result<Vec<f64>> {
+        let plain = |idx: usize| Pass { dropout_seed: None, ..Pass::train(idx as u64) };
+        (0..N_ANSWER_STEPS).try_for_each(|idx| self.step(ANSWER_RATE, plain(idx)))?;
+        self.wait()
     }
 }
 
 /// The median and both quartiles of the seconds that `n` runs take, each waited for.
 fn seconds(cuda: &Cuda, n: usize, mut run: impl FnMut(usize) -> anyhow::Result<()>) -> anyhow::Result<[f64; 3]> {
     let mut all = Vec::new();
-    for idx in 0..n + 3 {
+    for idx in 0..n + N_WARM_UP {
         cuda.synchronize()?;
         let start = Instant::now();
         run(idx)?;
         cuda.synchronize()?;
         all.push(start.elapsed().as_secs_f64());
     }
-    // The first load kernels and take memory.
-    let all = &mut all[3..];
+    let all = &mut all[N_WARM_UP..];
     all.sort_by(f64::total_cmp);
     Ok([all[n / 2], all[n / 4], all[3 * n / 4]])
 }
 
+/// The coefficients of a blend of `k` rows: none of them 1 or 0, which would be a copy or no reading at all.
+fn coefficients(k: usize) -> Vec<f64> {
+    (0..k).map(|k| 0.25 + 1.0 / (k + 2) as f64).collect()
+}
+
 /// Bytes per second of the weight-space kernels, against a copy on the device in the same run.
-fn bandwidth(device: &Device, cuda: &Cuda) -> anyhow::Result<Vec<Value>> {
+fn bandwidth(device: &Device, cuda: &Cuda, tell: &mut Tell<'_>) -> anyhow::Result<()> {
     let n = N_PARAMETERS;
     let values = |k: u64| Memory::from_host(device, values::symmetric(k, n, 1.0));
     let rows: Vec<Memory<f32>> = (0..32).map(values).collect();
@@ -182,50 +222,72 @@ fn bandwidth(device: &Device, cuda: &Cuda) -> anyhow::Result<Vec<Value>> {
             "seconds": median / TOGETHER as f64, "quartiles_seconds": [low / TOGETHER as f64, high / TOGETHER as f64],
         })
     };
-    let mut found = vec![json!({"kernel": "copy", "n_parameters": n, "bytes": 8 * n, "bytes_per_second": of_copy})];
+    tell(json!({"kernel": "copy", "n_parameters": n, "bytes": 8 * n, "bytes_per_second": of_copy}));
     for k in [1, 2, 3, 4, 8, 16, 32] {
-        let c: Vec<f64> = (0..k).map(|k| 0.5 + 1.0 / (k + 2) as f64).collect();
+        let c = coefficients(k);
         let views: Vec<View<'_, f32>> = rows[..k].iter().map(Memory::view).collect();
         let times = seconds(cuda, 20, |_| (0..TOGETHER).try_for_each(|_| Ok(blend::blend(&c, &views, out.view_mut())?)))?;
-        found.push(row(format!("blend_k{k}"), 4 * n * (k + 1), times));
+        tell(row(format!("blend_k{k}"), 4 * n * (k + 1), times));
     }
     let times = seconds(cuda, 20, |_| {
         let mut target = [None, Some(out.view_mut()), None];
         (0..TOGETHER).try_for_each(|_| Ok(blend::spread(&[0.25, 0.5, 0.25], rows[0].view(), &mut target, Accumulate::Overwrite)?))
     })?;
-    found.push(row("spread".to_owned(), 8 * n, times));
+    tell(row("spread".to_owned(), 8 * n, times));
     let times = seconds(cuda, 20, |idx| {
         let run = |theta: ViewMut<'_, f32>, velocity: ViewMut<'_, f32>| {
-            spread_sgd_step(&SGD, 1 + idx as u64, 0.5, rows[0].view(), Some((rows[1].view(), 5e-4)), theta, Some(velocity))
+            spread_sgd_step(&sgd(TIMED_RATE), 1 + idx as u64, 0.5, rows[0].view(), Some((rows[1].view(), 5e-4)), theta, Some(velocity))
         };
         (0..TOGETHER).try_for_each(|_| Ok(run(theta.view_mut(), velocity.view_mut())?))
     })?;
     // Gradient and point read, row and velocity read and written.
-    found.push(row("spread_sgd_step".to_owned(), 4 * n * 6, times));
-    Ok(found)
+    tell(row("spread_sgd_step".to_owned(), 4 * n * 6, times));
+    Ok(())
 }
 
-/// Curve steps, and evaluations of one batch.
-fn steps(device: &Device, cuda: &Cuda, precision: Precision) -> anyhow::Result<Vec<Value>> {
+/// Curve steps, and evaluations of one batch, with the losses of a few of each.
+fn steps(device: &Device, cuda: &Cuda, precision: Precision, tell: &mut Tell<'_>) -> anyhow::Result<()> {
     let each = |[median, low, high]: [f64; 3]| [median, low, high].map(|block| block / TOGETHER as f64);
-    let mut rows = Vec::new();
     for model in MODELS {
         let mut curve = Curve::new(model, device, precision)?;
+        let losses = curve.answer()?;
         let [step, step_low, step_high] = each(seconds(cuda, N_BLOCKS, |block| {
-            (0..TOGETHER).try_for_each(|idx| curve.step((block * TOGETHER + idx) as u64))?;
-            curve.wait()
+            (0..TOGETHER).try_for_each(|idx| curve.step(TIMED_RATE, Pass::train((block * TOGETHER + idx) as u64)))?;
+            curve.wait().map(|_| ())
         })?);
         let mut objective = network::<f32>(model, device, precision)?;
         let batch = batch::<f32>(model, BATCH);
+        let evaluated = objective.measure(&batch, Pass::EVALUATE)?.nll();
         let [eval, eval_low, eval_high] = each(seconds(cuda, N_BLOCKS, |_| {
             (0..TOGETHER).try_for_each(|_| objective.measure(&batch, Pass::EVALUATE.later()).map(|_| ()))?;
             Ok(objective.collect(&mut |_| ())?)
         })?);
-        rows.push(json!({
-            "model": model, "precision": precision.name(), "batch": BATCH,
+        tell(json!({
+            "model": model, "precision": precision.name(), "batch": BATCH, "curve_step_losses": losses, "evaluation_losses": [evaluated],
             "curve_step_seconds": step, "curve_step_quartiles": [step_low, step_high],
             "evaluation_seconds": eval, "evaluation_quartiles": [eval_low, eval_high],
         }));
     }
-    Ok(rows)
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A blend by 1 would be a copy, and one by 0 would not read its row.
+    #[test]
+    fn every_row_of_a_measured_blend_is_read_and_multiplied() {
+        assert!((1..=32).all(|k| coefficients(k).len() == k && coefficients(k).iter().all(|c| *c != 0.0 && *c != 1.0)));
+    }
+
+    /// The losses of the CPU suites, which PyTorch gives too (`benches/suites/step.toml`, but for the decay).
+    #[test]
+    fn answers_are_losses_of_steps_without_dropout_at_the_suites_points() -> anyhow::Result<()> {
+        let mut curve = Curve::new(MODELS[0], &Device::Cpu, Precision::F32)?;
+        let losses = curve.answer()?;
+        let expected = [2.84539, 2.32164, 2.59537];
+        assert!(losses.len() == N_ANSWER_STEPS && losses.iter().zip(expected).all(|(a, b)| (a - b).abs() < 2e-3 * b), "{losses:?}");
+        Ok(())
+    }
 }
