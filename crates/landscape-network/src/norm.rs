@@ -54,6 +54,8 @@ pub(crate) type Report<'a, 'b, T> = &'a mut (dyn FnMut(&BatchStatistics<'_, T>) 
 pub(crate) struct Norms<T> {
     /// Mean and variance that the latest pass normalised by.
     used: Vec<[Memory<T>; 2]>,
+    /// Whether those are the stored ones, so that the batches of an evaluation need not take them anew.
+    is_stored: Vec<bool>,
     /// weight / √(variance + eps) of the latest pass.
     scales: Vec<Memory<T>>,
     /// What stands for a bias that is not there.
@@ -78,8 +80,8 @@ impl<T: Real> Norms<T> {
         let used = program.norms.iter().map(|norm| [(); 2].map(|()| Memory::zeros(device, norm.channels))).collect();
         let scales = program.norms.iter().map(|norm| Memory::zeros(device, norm.channels)).collect();
         let longest = program.norms.iter().map(|norm| norm.channels).max().unwrap_or(0);
-        let kept = vec![None; program.norms.len()];
-        Norms { used, scales, zeros: Memory::zeros(device, longest), buffers, kept }
+        let (kept, is_stored) = (vec![None; program.norms.len()], vec![false; program.norms.len()]);
+        Norms { used, is_stored, scales, zeros: Memory::zeros(device, longest), buffers, kept }
     }
 
     /// The running statistics; as of the last [`Norms::collect`] where an accelerator is ahead.
@@ -91,6 +93,7 @@ impl<T: Real> Norms<T> {
     pub fn set_buffers(&mut self, buffers: &Buffers) {
         self.buffers = buffers.clone();
         self.kept.fill(None);
+        self.is_stored.fill(false);
     }
 
     /// Brings the buffers up to date with an accelerator, which is waited for if it is ahead.
@@ -113,6 +116,7 @@ impl<T: Real> Norms<T> {
 
     /// Takes the memory of mean and variance out, for a convolution to write to; [`Norms::put_used`] brings it back.
     pub fn take_used(&mut self, norm_idx: usize) -> [Memory<T>; 2] {
+        self.is_stored[norm_idx] = false;
         let [mean, var] = &self.used[norm_idx];
         let nothing = [mean, var].map(|memory| Memory::zeros(&memory.device(), 0));
         std::mem::replace(&mut self.used[norm_idx], nothing)
@@ -138,6 +142,7 @@ impl<T: Real> Norms<T> {
 
     /// Takes the statistics of a batch.
     pub fn take_batch(&mut self, norm_idx: usize, n_rows: usize, x: View<'_, T>) -> Result<()> {
+        self.is_stored[norm_idx] = false;
         let [mean, var] = &mut self.used[norm_idx];
         let shape = BatchNormShape { n_rows, channels: mean.len() };
         Ok(batch_norm::statistics(&shape, x, mean.view_mut(), var.view_mut())?)
@@ -168,8 +173,11 @@ impl<T: Real> Norms<T> {
         })
     }
 
-    /// Uses the stored statistics.
+    /// Uses the stored statistics; where they are used already there is nothing to do.
     pub fn take_stored(&mut self, norm_idx: usize, slots: &NormSlots) -> Result<()> {
+        if self.is_stored[norm_idx] {
+            return Ok(());
+        }
         self.collect()?;
         let values = self.buffers.values();
         for (used, range) in self.used[norm_idx].iter_mut().zip([&slots.mean, &slots.var]) {
@@ -179,6 +187,7 @@ impl<T: Real> Norms<T> {
                 elsewhere => *elsewhere = Memory::from_host(&elsewhere.device(), stored.collect()),
             }
         }
+        self.is_stored[norm_idx] = true;
         Ok(())
     }
 
@@ -187,6 +196,7 @@ impl<T: Real> Norms<T> {
     /// As [`batch_norm::update_running`], with the unbiased variance σ²·n/(n − 1), and counts the batch. On an accelerator nothing waits:
     /// [`Norms::collect`] brings the buffers up to date.
     pub fn update_running(&mut self, norm_idx: usize, n_rows: usize, slots: &NormSlots) -> Result<()> {
+        self.is_stored[norm_idx] = false;
         let n = n_rows as f64;
         let values = self.buffers.values_mut();
         values[slots.count] += 1.0;
@@ -211,6 +221,7 @@ impl<T: Real> Norms<T> {
     /// Writes statistics into the buffers, in the network's own precision.
     pub fn store(&mut self, norm_idx: usize, slots: &NormSlots, mean: &[f64], var: &[f64], n_batches: usize) {
         self.kept[norm_idx] = None;
+        self.is_stored[norm_idx] = false;
         let values = self.buffers.values_mut();
         for (range, from) in [(&slots.mean, mean), (&slots.var, var)] {
             for (value, &from) in values[range.clone()].iter_mut().zip(from) {

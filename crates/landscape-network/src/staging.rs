@@ -9,7 +9,7 @@ pub(crate) enum Staged<'a, T> {
 }
 
 impl<'a, T: Element> Staged<'a, T> {
-    /// `values` for ops on `device`. The copy does not wait for work that was given before.
+    /// `values` for ops on `device`. The copy may wait for work that was given before, since the host's memory is not pinned.
     pub fn on(device: &Device, values: &'a [T]) -> Self {
         if *device == Device::Cpu { Staged::Host(values) } else { Staged::Device(Memory::from_host(device, values.to_vec())) }
     }
