@@ -1,6 +1,6 @@
 //! `gpu`: everything that needs a GPU, into one JSON table; and an archive of it that runs where there is no cargo.
 
-use crate::shell::{root, run as shell};
+use crate::shell::{root, run as shell, target};
 use anyhow::{Context, Result, bail, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -35,7 +35,7 @@ pub(crate) struct Args {
 
 /// Runs the parts, or packs what runs them elsewhere.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let folder = root().join("target/gpu");
+    let folder = target().join("gpu");
     let inside = folder.join(NAME);
     gather(&built()?, &suite()?, &inside)?;
     if args.pack {
@@ -59,7 +59,7 @@ fn built() -> Result<PathBuf> {
     let commit = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
     let build = ["build", "--release", "--locked", "-p", "landscape-benches", "--features", "cuda", "--bin", NAME];
     shell(Command::new("cargo").args(build).env("LANDSCAPE_COMMIT", commit).current_dir(root()))?;
-    Ok(root().join("target/release").join(NAME))
+    Ok(target().join("release").join(NAME))
 }
 
 /// The conformance suite of the kernels as a program.

@@ -3,7 +3,7 @@
 //! The compiler is NVRTC from its wheel on PyPI, which needs neither a GPU nor a driver nor a CUDA installation. A `.ptx` begins with the
 //! hash of what it was made of, so that anyone can tell whether it is of the present source; whoever has the wheel compiles anew and compares.
 
-use crate::shell::run as shell;
+use crate::shell::{root, run as shell, target};
 use anyhow::{Context, Result, bail, ensure};
 use libloading::{Library, Symbol};
 use sha2::{Digest, Sha256};
@@ -17,7 +17,6 @@ const WHEEL: &str = "nvidia-cuda-nvrtc==13.0.88";
 /// Sums are contracted where the source says `fma`, and nowhere else: the bits are those of the kernels for the processor.
 const FLAGS: [&str; 3] = ["--gpu-architecture=compute_80", "--fmad=false", "--std=c++17"];
 const SOURCES: &str = "crates/landscape-kernels/src";
-const VENV: &str = "target/ptx/venv";
 
 /// Options of `ptx`.
 #[derive(clap::Args)]
@@ -30,7 +29,7 @@ pub(crate) struct Args {
 /// Compiles or checks every `.cu` of the kernels' crate.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut sources = Vec::new();
-    collect(Path::new(SOURCES), &mut sources)?;
+    collect(&root().join(SOURCES), &mut sources)?;
     sources.sort();
     ensure!(!sources.is_empty(), "`{SOURCES}` must hold `.cu` files, got none");
     if args.check {
@@ -95,16 +94,21 @@ fn whole(source: &str, body: &str) -> String {
     )
 }
 
+/// Where the compiler is installed.
+fn venv() -> PathBuf {
+    target().join("ptx/venv")
+}
+
 /// The compiler's library, if the wheel is installed below `target`.
 fn installed() -> Option<PathBuf> {
-    let python = fs::read_dir(format!("{VENV}/lib")).ok()?.flatten().next()?.path();
+    let python = fs::read_dir(venv().join("lib")).ok()?.flatten().next()?.path();
     let library = python.join("site-packages/nvidia/cu13/lib/libnvrtc.so.13");
     library.exists().then_some(library)
 }
 
 fn install() -> Result<PathBuf> {
-    shell(Command::new("python3").args(["-m", "venv", VENV]))?;
-    shell(Command::new(format!("{VENV}/bin/pip")).args(["install", "--quiet", "--no-deps", WHEEL]))?;
+    shell(Command::new("python3").args(["-m", "venv"]).arg(venv()))?;
+    shell(Command::new(venv().join("bin/pip")).args(["install", "--quiet", "--no-deps", WHEEL]))?;
     installed().context("the wheel must hold `nvidia/cu13/lib/libnvrtc.so.13`")
 }
 
@@ -137,7 +141,7 @@ impl Compiler {
 
     fn compile(&self, path: &Path, source: &str) -> Result<String> {
         // The name goes into messages; the path below the sources is the same on every machine.
-        let name = CString::new(path.strip_prefix(SOURCES).unwrap_or(path).to_string_lossy().as_bytes())?;
+        let name = CString::new(path.strip_prefix(root().join(SOURCES)).unwrap_or(path).to_string_lossy().as_bytes())?;
         let source = CString::new(source)?;
         let flags: Vec<CString> = FLAGS.iter().map(|flag| CString::new(*flag)).collect::<std::result::Result<_, _>>()?;
         let flags: Vec<*const c_char> = flags.iter().map(|flag| flag.as_ptr()).collect();

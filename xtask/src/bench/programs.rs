@@ -1,7 +1,7 @@
 //! The programs that take part: built, installed, found.
 
 use super::suite::{self, Case, Peer, PeerProgram};
-use crate::shell;
+use crate::shell::{self, target};
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -111,11 +111,6 @@ impl Programs {
     pub fn landscape(&self) -> Command {
         Command::new(&self.landscape)
     }
-}
-
-/// Cargo's target folder.
-pub fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from)
 }
 
 /// Every thread pool that a side may have obeys the case.
