@@ -4,9 +4,10 @@ use crate::commands::Seeds;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use landscape_kernels::simd::Level;
-use landscape_kernels::{Algorithms, Device, Precision};
+use landscape_kernels::{Algorithms, Device, DeviceKind, Precision};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 /// Join trained networks by curves of low loss, and look at what lies between them.
 #[derive(Debug, Parser)]
@@ -33,17 +34,47 @@ impl Common {
         }
     }
 
-    /// All devices, a worker for each.
+    /// All devices, a worker for each; opened by the first call.
     pub fn devices(&self) -> anyhow::Result<Vec<Device>> {
+        if let Some(devices) = self.opened.get() {
+            return Ok(devices.clone());
+        }
         let devices = Device::parse_list_for(&self.device, self.algorithms.into())?;
         for device in &devices {
             self.precision.check::<f32>(device).with_context(|| format!("`--precision {}`", self.precision))?;
         }
-        Ok(devices)
+        Ok(self.opened.get_or_init(|| devices).clone())
+    }
+
+    /// Checks what is said of devices as far as that goes without opening any.
+    pub fn check_device(&self) -> anyhow::Result<()> {
+        if Device::kind_of_list(&self.device)? == DeviceKind::Cpu {
+            self.precision.check::<f32>(&Device::Cpu).with_context(|| format!("`--precision {}`", self.precision))?;
+            if self.algorithms == AlgorithmsName::Any {
+                bail!("`--algorithms any` is for GPUs, got `--device {}`", self.device);
+            }
+        }
+        Ok(())
+    }
+
+    fn device_kind(&self) -> DeviceKind {
+        // Names that cannot be read were refused before.
+        Device::kind_of_list(&self.device).unwrap_or(DeviceKind::Cpu)
+    }
+
+    /// Whose kernels compute: an instruction set of the processor, or `cuda`.
+    pub fn kernel_path(&self) -> &'static str {
+        match self.device_kind() {
+            DeviceKind::Cpu => landscape_kernels::gemm::kernel_path(self.precision),
+            other => other.name(),
+        }
     }
 
     /// Says in a run's or a measurement's settings what its numbers depend on; nothing where it is the default.
-    pub fn record_precision(&self, settings: &mut serde_json::Value) {
+    pub fn record_computation(&self, settings: &mut serde_json::Value) {
+        if self.device_kind() != DeviceKind::Cpu {
+            settings["device"] = self.device_kind().name().into();
+        }
         if self.precision != Precision::F32 {
             settings["precision"] = self.precision.name().into();
         }
@@ -117,6 +148,9 @@ pub struct Common {
     /// End training (`train`, `connect`) after that many steps in all; `--resume` takes it further
     #[arg(long, global = true, value_name = "N", help_heading = "Common options", allow_negative_numbers = true)]
     pub max_steps: Option<u64>,
+    /// What `--device` names, once it was opened; shared by clones.
+    #[arg(skip)]
+    pub opened: Arc<OnceLock<Vec<Device>>>,
 }
 
 /// Which data, and how it is normalised.

@@ -54,6 +54,7 @@ fn flags_out_of_range_are_named() {
         (&["--device", "cuda:0,0"], &["cuda:0,0"]),
         (&["--device", "cuda:"], &["cuda:"]),
         (&["--device", "tpu"], &["tpu", "cpu"]),
+        (&["--algorithms", "any"], &["--algorithms any", "--device cpu"]),
         (&["--colour", "red"], &["--colour"]),
         (&["extra"], &["extra"]),
     ] {

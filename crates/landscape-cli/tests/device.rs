@@ -34,6 +34,9 @@ fn a_machine_without_a_gpu_says_so() {
     refused("cuda:60000", &["cuda:60000"]);
     let sandbox = Sandbox::new();
     sandbox.ok(&["train", "--model", MODEL, "--epochs", "1", "--out", "x.safetensors"]);
+    // Who computes nothing opens nothing, and still reads the names.
+    sandbox.ok(&["completions", "bash", "--device", "cuda:60000"]);
+    sandbox.refused(&["completions", "bash", "--device", "tpu"], &["tpu"]);
     match Device::parse("cuda:0") {
         Err(Error::NoDevice { reason, .. }) => refused("cuda:0", &["cuda:0", &reason]),
         found => assert!(found.is_ok(), "{found:?}"),
@@ -101,7 +104,21 @@ fn two_devices_give_the_numbers_of_one() {
     assert_eq!(several.code, Some(2), "{several}");
     several.check_message(&["one device", "cuda:0,1"]);
     // What numbers depend on is recorded.
-    json(&[&train[..], &["--epochs", "1", "--out", "t.safetensors", "--precision", "tf32", "--algorithms", "any"]].concat(), "cuda:0");
+    let computed = ["--epochs", "1", "--out", "t.safetensors", "--precision", "tf32", "--algorithms", "any"];
+    let result = json(&[&train[..], &computed].concat(), "cuda:1");
+    assert_eq!(result["kernel_path"], "cuda");
     let config: Value = serde_json::from_slice(&sandbox.read("t.run/config.json")).unwrap();
-    assert_eq!((config["precision"].as_str(), config["algorithms"].as_str()), (Some("tf32"), Some("any")));
+    let recorded = ["device", "precision", "algorithms"].map(|key| config[key].as_str());
+    assert_eq!(recorded, [Some("cuda"), Some("tf32"), Some("any")]);
+    // A run goes on where it was, be it on another device of the kind.
+    let short = [&train[..], &["--epochs", "2", "--out", "s.safetensors", "--data", "npz:d.npz", "--max-steps", "2"]].concat();
+    let go_on = |device: &str| {
+        run(&[&short[..6], &["2", "--out", "s.safetensors", "--data", "npz:d.npz", "--resume", "--device", device]].concat())
+    };
+    assert_eq!(run(&[&short[..], &["--device", "cuda:0"]].concat()).code, Some(0));
+    let elsewhere = go_on("cpu");
+    assert_eq!(elsewhere.code, Some(2), "{elsewhere}");
+    elsewhere.check_message(&["device", "cuda"]);
+    let there = go_on("cuda:1");
+    assert_eq!(there.code, Some(0), "{there}");
 }

@@ -50,5 +50,5 @@ pub mod step;
 pub mod candle;
 
 pub use error::{Error, Result};
-pub use memory::{Accumulate, Algorithms, Device, Element, Memory, Real, View, ViewMut};
+pub use memory::{Accumulate, Algorithms, Device, DeviceKind, Element, Memory, Real, View, ViewMut};
 pub use precision::Precision;

@@ -142,6 +142,26 @@ pub enum Device {
     Cuda(Cuda),
 }
 
+/// The kinds of devices, whose kernels differ by rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceKind {
+    /// [`Device::Cpu`].
+    Cpu,
+    /// NVIDIA GPUs.
+    Cuda,
+}
+
+impl DeviceKind {
+    /// `cpu` or `cuda`.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeviceKind::Cpu => "cpu",
+            DeviceKind::Cuda => "cuda",
+        }
+    }
+}
+
 /// Which algorithms of libraries a GPU may use. Own kernels, and all of the processor's, are deterministic in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Algorithms {
@@ -186,20 +206,7 @@ impl Device {
     /// # Errors
     /// As [`Device::parse`].
     pub fn parse_list_for(name: &str, algorithms: Algorithms) -> Result<Vec<Self>> {
-        if name == "cpu" {
-            return Ok(vec![Device::Cpu]);
-        }
-        let unknown = || Error::UnknownDevice(name.to_owned());
-        let ordinals: Vec<u16> = match name.strip_prefix("cuda").ok_or_else(unknown)? {
-            "" => vec![0],
-            rest => {
-                let list = rest.strip_prefix(':').ok_or_else(unknown)?;
-                list.split(',').map(|i| i.parse().map_err(|_| unknown())).collect::<Result<_>>()?
-            }
-        };
-        if (1..ordinals.len()).any(|i| ordinals[..i].contains(&ordinals[i])) {
-            return Err(unknown());
-        }
+        let Some(ordinals) = ordinals(name)? else { return Ok(vec![Device::Cpu]) };
         #[cfg(feature = "cuda")]
         return ordinals.into_iter().map(|ordinal| Cuda::open_for(ordinal.into(), algorithms).map(Device::Cuda)).collect();
         #[cfg(not(feature = "cuda"))]
@@ -209,6 +216,44 @@ impl Device {
             Err(Error::NotBuilt(name.to_owned()))
         }
     }
+
+    /// What [`Device::parse_list`] would open, by the name alone.
+    ///
+    /// # Errors
+    /// [`Error::NotBuilt`] and [`Error::UnknownDevice`], as [`Device::parse`].
+    ///
+    /// ```
+    /// use landscape_kernels::{Device, DeviceKind};
+    /// assert_eq!(Device::kind_of_list("cpu")?, DeviceKind::Cpu);
+    /// assert!(Device::kind_of_list("cuda:1,1").is_err());
+    /// # Ok::<(), landscape_kernels::Error>(())
+    /// ```
+    pub fn kind_of_list(name: &str) -> Result<DeviceKind> {
+        match ordinals(name)? {
+            None => Ok(DeviceKind::Cpu),
+            Some(_) if cfg!(feature = "cuda") => Ok(DeviceKind::Cuda),
+            Some(_) => Err(Error::NotBuilt(name.to_owned())),
+        }
+    }
+}
+
+/// The numbers of the GPUs that a list names; nothing for the processor.
+fn ordinals(name: &str) -> Result<Option<Vec<u16>>> {
+    if name == "cpu" {
+        return Ok(None);
+    }
+    let unknown = || Error::UnknownDevice(name.to_owned());
+    let ordinals: Vec<u16> = match name.strip_prefix("cuda").ok_or_else(unknown)? {
+        "" => vec![0],
+        rest => {
+            let list = rest.strip_prefix(':').ok_or_else(unknown)?;
+            list.split(',').map(|i| i.parse().map_err(|_| unknown())).collect::<Result<_>>()?
+        }
+    };
+    if (1..ordinals.len()).any(|i| ordinals[..i].contains(&ordinals[i])) {
+        return Err(unknown());
+    }
+    Ok(Some(ordinals))
 }
 
 impl fmt::Display for Device {

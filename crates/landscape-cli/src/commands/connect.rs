@@ -115,7 +115,7 @@ pub fn connect_run(common: &Common, job: &Job, folder: &RunFolder, started: Inst
         "augment": job.augment,
         "seed": common.seed,
     });
-    common.record_precision(&mut config);
+    common.record_computation(&mut config);
     let device = common.device()?;
     let mut objective = NetworkObjective::<f32>::in_precision(first.graph.clone(), &device, job.data.loss(), common.precision)?;
     job::check_memory(&first.graph, curve.n_points().saturating_mul(3), "--points")?;
@@ -152,7 +152,7 @@ pub fn connect_run(common: &Common, job: &Job, folder: &RunFolder, started: Inst
         "wall_seconds": driven.wall_seconds,
         "total_seconds": driven.total_seconds.max(started.elapsed().as_secs_f64()),
         "threads": rayon::current_num_threads(),
-        "kernel_path": landscape_kernels::gemm::kernel_path(common.precision),
+        "kernel_path": common.kernel_path(),
         "precision": common.precision.name(),
     });
     if driven.finished {

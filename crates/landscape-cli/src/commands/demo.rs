@@ -28,7 +28,7 @@ pub fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<()> {
     data.check_graph(&landscape_zoo::models::build(&args.model, &data.dataset.input_shape, data.dataset.n_outputs())?)?;
     let folder = RunFolder::for_output(common, "demo")?;
     let mut config = json!({"schema": "landscape-run/1", "command": "demo", "model": args.model, "seed": common.seed});
-    common.record_precision(&mut config);
+    common.record_computation(&mut config);
     if let Start::Finished(result) = folder.begin(common, &config, None)? {
         return output::result(common, &result, &describe(&result));
     }

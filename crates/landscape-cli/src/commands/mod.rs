@@ -25,7 +25,11 @@ const STACK_BYTES: usize = 8 << 20;
 /// Runs the command.
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
     let common = &cli.common;
-    common.devices()?;
+    common.check_device()?;
+    if computes(&cli.command) {
+        // Once, and before any work: the commands take these.
+        common.devices()?;
+    }
     if let Some(level) = common.kernels {
         landscape_kernels::simd::force(level)?;
     }
@@ -40,6 +44,14 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
     // The command itself runs on a thread of the pool: from any other, every op would be handed over and waited for.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).stack_size(STACK_BYTES).build()?;
     pool.install(|| dispatch(cli))
+}
+
+/// Whether a command has work for devices.
+fn computes(command: &Command) -> bool {
+    match command {
+        Command::Train(_) | Command::Connect(_) | Command::Profile(_) | Command::Point(_) | Command::Plane(_) | Command::Demo(_) => true,
+        Command::Report(_) | Command::Inspect(_) | Command::Completions { .. } => false,
+    }
 }
 
 fn dispatch(cli: &Cli) -> anyhow::Result<()> {

@@ -180,7 +180,7 @@ impl Measurement<'_> {
             "seed": common.seed,
         });
         self.at_once.record(&mut settings);
-        common.record_precision(&mut settings);
+        common.record_computation(&mut settings);
         Ok(settings)
     }
 

@@ -58,7 +58,7 @@ pub fn run(common: &Common, args: &PointArgs) -> anyhow::Result<()> {
     let overwrite = if common.force { Overwrite::Replace } else { Overwrite::Refuse };
     job::with_names(&checkpoint, &path.names)?.write(&out, overwrite)?;
     let mut result = document(&out, args.t, &train, &test);
-    common.record_precision(&mut result);
+    common.record_computation(&mut result);
     output::result(common, &result, &describe(&result))
 }
 

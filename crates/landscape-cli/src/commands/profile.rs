@@ -76,7 +76,7 @@ pub fn run(common: &Common, args: &ProfileArgs) -> anyhow::Result<()> {
                 "seed": common.seed,
             });
             args.at_once.record(&mut config);
-            common.record_precision(&mut config);
+            common.record_computation(&mut config);
             if let Start::Finished(result) = folder.begin(common, &config, None)? {
                 return output::result(common, &result, &describe(&result));
             }
@@ -146,7 +146,7 @@ impl Measurement<'_> {
             "thresholds": self.thresholds,
         });
         self.at_once.record(&mut settings);
-        common.record_precision(&mut settings);
+        common.record_computation(&mut settings);
         Ok(settings)
     }
 

@@ -140,7 +140,7 @@ pub fn run(common: &Common, job: &Job, seeds: Seeds) -> anyhow::Result<()> {
         "finished": finished,
         "total_seconds": started.elapsed().as_secs_f64(),
         "threads": rayon::current_num_threads(),
-        "kernel_path": landscape_kernels::gemm::kernel_path(common.precision),
+        "kernel_path": common.kernel_path(),
         "precision": common.precision.name(),
     });
     if finished {

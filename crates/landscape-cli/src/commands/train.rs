@@ -103,7 +103,7 @@ pub fn train(common: &Common, device: &Device, job: &Job, out: &Path, started: I
         "wall_seconds": driven.wall_seconds,
         "total_seconds": (driven.total_seconds).max(started.elapsed().as_secs_f64()),
         "threads": rayon::current_num_threads(),
-        "kernel_path": landscape_kernels::gemm::kernel_path(common.precision),
+        "kernel_path": common.kernel_path(),
         "precision": common.precision.name(),
     });
     if driven.finished {
@@ -173,7 +173,7 @@ impl Job {
             "init_from": self.init_from,
             "eval_every": self.eval_every,
         });
-        common.record_precision(&mut config);
+        common.record_computation(&mut config);
         Ok(config)
     }
 

@@ -13,14 +13,7 @@ pub fn commands(run: &str, config: &Value, profiles: &[(Value, Straight)], plane
         "train" => lines.push(train(run, config)),
         "train-seeds" => lines.push(train_into(run, config).option("--seeds", &config["seeds"])),
         "connect" => lines.push(connect(run, config)),
-        "demo" => lines.push(
-            Line::new("demo")
-                .option("--model", &config["model"])
-                .option("--seed", &config["seed"])
-                .option("--precision", &config["precision"])
-                .option("--algorithms", &config["algorithms"])
-                .out(run),
-        ),
+        "demo" => lines.push(Line::new("demo").option("--model", &config["model"]).computed(config).out(run)),
         _ => {}
     }
     for (profile, straight) in profiles {
@@ -97,6 +90,12 @@ impl Line {
         }
     }
 
+    /// Seed, and what else the numbers depend on.
+    fn computed(self, record: &Value) -> Self {
+        let keys = ["seed", "device", "precision", "algorithms"];
+        keys.into_iter().fold(self, |line, key| line.option(&format!("--{key}"), &record[key]))
+    }
+
     fn out(self, run: &str) -> Self {
         self.word("--out").word(run)
     }
@@ -165,7 +164,7 @@ fn fitted(line: Line, config: &Value, fit: &Value) -> Line {
     if config["augment"] == false {
         line = line.flag("--no-augment");
     }
-    line.option("--seed", &config["seed"]).option("--precision", &config["precision"]).option("--algorithms", &config["algorithms"])
+    line.computed(config)
 }
 
 fn schedule(schedule: &Value) -> String {
@@ -197,7 +196,7 @@ fn measured(command: &str, run: &str, config: &Value, settings: &Value) -> Line 
     if settings["shared_first_layer"] == true {
         line = line.flag("--shared-first-layer");
     }
-    line.option("--seed", &settings["seed"]).option("--precision", &settings["precision"]).option("--algorithms", &settings["algorithms"])
+    line.computed(settings)
 }
 
 #[cfg(test)]
@@ -252,6 +251,24 @@ mod tests {
         let line = commands("runs/x", &connect_config(), &[], Some(&plane)).pop().unwrap();
         let Command::Plane(args) = parsed(&line).command else { panic!("{line}") };
         assert_eq!(args.grid, "9x7");
+    }
+
+    /// Numbers of a GPU are made again on one.
+    #[test]
+    fn what_computed_is_said_where_it_was_recorded() {
+        let mut config = connect_config();
+        assert!(!commands("runs/x", &config, &[], None)[0].contains("--device"));
+        let numerics = json!({"device": "cuda", "precision": "tf32", "algorithms": "any"});
+        let mut settings = json!({"n_samples": 31, "refresh": "BatchAverage", "seed": 0});
+        for (key, value) in numerics.as_object().unwrap() {
+            config[key] = value.clone();
+            settings[key] = value.clone();
+        }
+        for line in commands("runs/x", &config, &[(json!({"settings": settings}), Straight::No)], None) {
+            let common = parsed(&line).common;
+            assert_eq!((common.device.as_str(), common.precision.name()), ("cuda", "tf32"), "{line}");
+            assert!(line.contains("--algorithms any"), "{line}");
+        }
     }
 
     #[test]
