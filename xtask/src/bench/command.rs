@@ -25,7 +25,7 @@ pub struct Timed {
 
 /// The folder of a case's files.
 pub fn work_folder(suite: &str, case: &Case, side: &str) -> PathBuf {
-    crate::shell::target().join("bench").join(suite).join(&case.name).join(side)
+    shell::target().join("bench").join(suite).join(&case.name).join(side)
 }
 
 impl<'a> Prepared<'a> {
