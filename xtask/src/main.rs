@@ -34,7 +34,7 @@ enum Task {
     Bench(bench::Args),
     /// Run everything that needs a GPU into `benches/records/gpu.json`, or pack it to run where there is no cargo
     Gpu(gpu::Args),
-    /// Ten pairs of digit networks (MLP and CNN) and three of MNIST: line against curve, into `docs/RESULTS.md`
+    /// Pairs of networks on digits, MNIST and CIFAR-10: line against curve, into `docs/RESULTS.md`
     Reliability(reliability::Args),
     /// Compile every `.cu` to the `.ptx` beside it, or check that what is committed is of the present sources
     Ptx(ptx::Args),

@@ -16,7 +16,7 @@ pub struct Args {
     /// The folder with MNIST's files
     #[arg(long, default_value = "../shared/data/mnist")]
     mnist: PathBuf,
-    /// The folder with CIFAR-10's binary files
+    /// The folder with CIFAR-10's binary files, as `prepare.py` beside the data writes them
     #[arg(long, default_value = "../shared/data/cifar-10-batches-bin")]
     cifar10: PathBuf,
     /// Only write the tables anew, from the rows that are kept
@@ -49,10 +49,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let chosen = |suite: &&Suite| args.suite.as_deref().map_or(!suite.long, |name| name == suite.name);
     if !suites.iter().any(|s| chosen(&s)) {
-        bail!("there is no suite `{}`", args.suite.as_deref().unwrap_or_default());
+        let names = suites.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
+        bail!("there is no suite `{}`; the suites are {names}", args.suite.as_deref().unwrap_or_default());
     }
     shell::run(Command::new("cargo").args(["build", "--release", "--locked", "-p", "landscape-cli"]).current_dir(&root))?;
-    let binary = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("release/landscape");
+    let binary = shell::target().join("release/landscape");
     for suite in suites.iter().filter(chosen) {
         let rows = (0..suite.n_pairs).map(|i| pair(&binary, suite, i, &args.work)).collect::<anyhow::Result<Vec<_>>>()?;
         let folder = root.join("docs/results");

@@ -208,19 +208,22 @@ fn linears<T: Real>() -> Vec<Case<T>> {
     cases
 }
 
+/// A small convolution with a border.
+pub const CONVOLUTION: Conv2dShape = Conv2dShape {
+    n: 2,
+    in_channels: 8,
+    in_size: [9, 7],
+    out_channels: 16,
+    kernel_size: [3, 3],
+    stride: [1, 1],
+    padding: [1, 1],
+    dilation: [1, 1],
+    groups: 1,
+    precision: Precision::F32,
+};
+
 fn convolutions<T: Real>() -> Vec<Case<T>> {
-    let base = Conv2dShape {
-        n: 2,
-        in_channels: 8,
-        in_size: [9, 7],
-        out_channels: 16,
-        kernel_size: [3, 3],
-        stride: [1, 1],
-        padding: [1, 1],
-        dilation: [1, 1],
-        groups: 1,
-        precision: Precision::F32,
-    };
+    let base = CONVOLUTION;
     let shapes = [
         ("3x3", base),
         ("many outputs", Conv2dShape { n: 1, in_channels: 40, out_channels: 70, in_size: [5, 4], ..base }),

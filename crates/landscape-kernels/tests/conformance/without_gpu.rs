@@ -3,9 +3,10 @@
 #[path = "../host_driver/mod.rs"]
 mod host_driver;
 
+use crate::devices::CONVOLUTION;
 use host_driver::{Beside, run_as_child};
-use landscape_kernels::conv2d::{self, Conv2dShape};
-use landscape_kernels::{Device, Memory, Precision};
+use landscape_kernels::conv2d;
+use landscape_kernels::{Device, Memory};
 use std::path::Path;
 
 /// With the libraries that may be there and without; threads of a block run in either order, which must not matter.
@@ -69,18 +70,7 @@ fn a_device_with_a_fault_is_given_back_in_silence() {
         return;
     }
     let device = Device::parse("cuda:0").expect("the host driver");
-    let shape = Conv2dShape {
-        n: 1,
-        in_channels: 2,
-        in_size: [4, 4],
-        out_channels: 3,
-        kernel_size: [3, 3],
-        stride: [1, 1],
-        padding: [1, 1],
-        dilation: [1, 1],
-        groups: 1,
-        precision: Precision::F32,
-    };
+    let shape = CONVOLUTION;
     let (x, packed) = (Memory::<f32>::zeros(&device, shape.in_len()), Memory::<f32>::zeros(&device, shape.weight_len()));
     let mut y = Memory::<f32>::zeros(&device, shape.out_len());
     let mut forward = || conv2d::forward(&shape, x.view(), packed.view(), None, y.view_mut(), (&mut Vec::new()).into());
