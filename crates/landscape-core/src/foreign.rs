@@ -143,7 +143,7 @@ struct Theirs<'a> {
 
 impl Theirs<'_> {
     fn is_count(&self) -> bool {
-        suffix(self.name) == Role::NumBatchesTracked.suffix() && self.tensor.n_elements() == 1
+        Some(suffix(self.name)) == Role::NumBatchesTracked.suffix() && self.tensor.n_elements() == 1
     }
 
     fn describe(&self) -> String {
@@ -195,8 +195,8 @@ fn is_sorted(theirs: &[Theirs<'_>]) -> bool {
 /// Whether two tensors can be the same, as far as shape and the last part of the name tell.
 fn can_be(theirs: &Theirs<'_>, ours: &TensorDecl) -> bool {
     let roles = [Role::Weight, Role::Bias, Role::RunningMean, Role::RunningVar, Role::NumBatchesTracked];
-    let known = roles.iter().any(|role| role.suffix() == suffix(theirs.name));
-    theirs.tensor.shape() == ours.shape && (!known || suffix(theirs.name) == ours.role.suffix())
+    let known = roles.iter().any(|role| role.suffix() == Some(suffix(theirs.name)));
+    theirs.tensor.shape() == ours.shape && (!known || suffix(theirs.name) == suffix(&ours.name))
 }
 
 fn by_order(ours: &[&TensorDecl], theirs: &[&Theirs<'_>]) -> std::result::Result<Pairs, Differences> {
@@ -298,13 +298,13 @@ fn numbers(name: &str) -> (String, Vec<(usize, &str)>) {
 /// Adds the counts of batches, which go where the variances of their module go.
 fn with_counts(ours: &[TensorDecl], theirs: &[Theirs<'_>], pairs: Pairs) -> std::result::Result<Pairs, Differences> {
     let by_our_name: BTreeMap<String, String> = pairs.into_iter().map(|(theirs, ours)| (ours, theirs)).collect();
-    let of_module = |name: &str, role: Role| format!("{}.{}", module(name), role.suffix());
+    let of_module = |name: &str, suffix: &str| format!("{}.{suffix}", module(name));
     let mut counts: BTreeMap<&str, &Theirs<'_>> = theirs.iter().filter(|t| t.is_count()).map(|t| (t.name, t)).collect();
     let mut all = Vec::new();
     for declared in ours {
         let theirs = if declared.role == Role::NumBatchesTracked {
-            let variance = &by_our_name[&of_module(&declared.name, Role::RunningVar)];
-            let count = of_module(variance, Role::NumBatchesTracked);
+            let variance = &by_our_name[&of_module(&declared.name, "running_var")];
+            let count = of_module(variance, "num_batches_tracked");
             counts.remove(count.as_str()).map(|_| count)
         } else {
             Some(by_our_name[&declared.name].clone())

@@ -2,10 +2,10 @@
 
 use crate::cost;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Node, NodeId};
-use crate::op::{Bias, Gelu, Op, Shape};
+use crate::graph::{Graph, Node, NodeId, TensorDecl};
+use crate::op::{Bias, Dtype, Gelu, Op, Role, Shape, WeightOrder};
 use crate::shape;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The attributes of a convolution; the number of input channels is read off what comes in.
 ///
@@ -47,20 +47,37 @@ pub struct GraphBuilder {
 }
 
 impl GraphBuilder {
-    /// Begins with the input, named `input`.
+    /// Begins with an input of any numbers, named `input`.
     ///
     /// # Shapes
-    /// `[channels, height, width]` or `[features]`, without the batch; a wrong one is reported by the next call.
+    /// `[channels, height, width]`, `[features]` or any other, without the batch; a wrong one is reported by the next call.
     pub fn new(input_shape: impl Into<Shape>) -> Self {
-        Self::with_input("input", input_shape.into())
+        Self::with_input("input", input_shape.into(), Dtype::Float)
     }
 
-    pub(crate) fn with_input(name: &str, shape: Shape) -> Self {
-        let input = Node { name: name.to_owned(), op: Op::Input, inputs: Vec::new(), shape };
+    /// Begins with an input of that name and kind; [`GraphBuilder::add_input`] adds more.
+    pub fn with_input(name: &str, shape: impl Into<Shape>, dtype: Dtype) -> Self {
+        let op = Op::Input { dtype };
+        let input = Node { name: name.to_owned(), op, inputs: Vec::new(), shape: shape.into(), tensor_names: BTreeMap::new() };
         GraphBuilder { nodes: vec![input], names: BTreeSet::from([name.to_owned()]) }
     }
 
-    /// The input.
+    /// Adds another input; only other inputs may stand before it. In a batch the numbers of an example stand input after input.
+    ///
+    /// # Errors
+    /// If the name is taken or unfit, another op stands before it, or the shape is none.
+    pub fn add_input(&mut self, name: &str, shape: impl Into<Shape>, dtype: Dtype) -> Result<NodeId> {
+        self.check_new(name)?;
+        let shape = shape.into();
+        shape::check_input(name, &shape)?;
+        if let Some(node) = self.nodes.iter().find(|node| !matches!(node.op, Op::Input { .. })) {
+            let before = &node.name;
+            return Err(Error::Input(format!("node `{name}`: inputs stand before all other nodes, and `{before}` stands before it")));
+        }
+        Ok(self.add_node(name, Op::Input { dtype }, &[], shape))
+    }
+
+    /// The first input.
     pub fn input(&self) -> NodeId {
         NodeId(0)
     }
@@ -79,31 +96,53 @@ impl GraphBuilder {
     /// # Errors
     /// If the name is taken or unfit, an attribute is out of its range, or the shapes do not fit.
     pub fn push(&mut self, name: &str, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
-        self.check_input()?;
-        check_name(name)?;
-        if self.names.contains(name) {
-            return Err(Error::DuplicateName { name: name.to_owned() });
-        }
+        self.check_new(name)?;
         let shapes = inputs.iter().map(|&id| self.shape(id)).collect::<Result<Vec<_>>>()?;
         let shape = shape::infer(name, &op, &shapes)?;
-        self.names.insert(name.to_owned());
-        self.nodes.push(Node { name: name.to_owned(), op, inputs: inputs.to_vec(), shape });
-        Ok(NodeId(self.nodes.len() - 1))
+        if let Op::Embedding { .. } = op
+            && !self.is_of_whole_numbers(inputs[0])
+        {
+            let got = format!("the result of `{}`", self.nodes[inputs[0].0].name);
+            let expected = "whole numbers: an input of `dtype` `int`, or a constant".to_owned();
+            return Err(Error::Shape { node: name.to_owned(), op: "embedding", expected, got });
+        }
+        Ok(self.add_node(name, op, inputs, shape))
     }
 
-    /// Adds an affine map of features; `in_features` is what comes in.
+    /// Gives a learned tensor of a node another name than the usual one; tensors of one name are shared.
+    ///
+    /// # Errors
+    /// If the node is of another builder, has no such learned tensor, or the name is unfit.
+    ///
+    /// ```
+    /// use landscape_graph::{Bias, Dtype, GraphBuilder, Op, Role};
+    /// let mut b = GraphBuilder::with_input("tokens", [8], Dtype::Int);
+    /// let x = b.push("wte", Op::Embedding { num_embeddings: 11, embedding_dim: 4 }, &[b.input()])?;
+    /// let logits = b.linear("lm_head", x, 11, Bias::Off)?;
+    /// b.name_tensor(logits, Role::Weight, "wte.weight")?;
+    /// assert_eq!(b.finish(logits)?.n_parameters(), 11 * 4);
+    /// # Ok::<(), landscape_graph::Error>(())
+    /// ```
+    pub fn name_tensor(&mut self, id: NodeId, role: Role, tensor: &str) -> Result<()> {
+        self.shape(id)?;
+        check_name(tensor)?;
+        let node = &mut self.nodes[id.0];
+        if !role.is_parameter() || !node.op.tensors().iter().any(|&(owned, _)| owned == role) {
+            return Err(Error::NoSuchTensor { node: node.name.clone(), op: node.op.name(), role });
+        }
+        if node.tensor_name(role) != tensor {
+            node.tensor_names.insert(role, tensor.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Adds an affine map along the last axis; `in_features` is what comes in.
     ///
     /// # Errors
     /// As [`GraphBuilder::push`].
     pub fn linear(&mut self, name: &str, x: NodeId, out_features: usize, bias: Bias) -> Result<NodeId> {
-        let in_features = match self.shape(x)?.as_slice() {
-            [n] => *n,
-            other => {
-                let expected = "features (flatten the image first)".to_owned();
-                return Err(Error::Shape { node: name.to_owned(), op: "linear", expected, got: format!("{other:?}") });
-            }
-        };
-        self.push(name, Op::Linear { in_features, out_features, bias: bias == Bias::On }, &[x])
+        let in_features = self.shape(x)?.last().copied().unwrap_or(0);
+        self.push(name, Op::Linear { in_features, out_features, bias: bias == Bias::On, weight_order: WeightOrder::OutIn }, &[x])
     }
 
     /// Adds a convolution; `in_channels` is what comes in.
@@ -199,34 +238,48 @@ impl GraphBuilder {
         self.push(name, Op::Flatten, &[x])
     }
 
-    /// Adds a concatenation along channels or features.
+    /// Adds a concatenation along the first axis: channels or features.
     ///
     /// # Errors
     /// As [`GraphBuilder::push`].
     pub fn concat(&mut self, name: &str, inputs: &[NodeId]) -> Result<NodeId> {
-        self.push(name, Op::Concat, inputs)
+        self.push(name, Op::Concat { dim: 0 }, inputs)
     }
 
     /// Ends with that node as the output.
     ///
     /// # Errors
-    /// If a node does not lead to the output, or the whole is too large.
+    /// If a node does not lead to the output, tensors of one name differ, or the whole is too large.
     pub fn finish(self, output: NodeId) -> Result<Graph> {
+        self.finish_with(&[output])
+    }
+
+    /// Ends with several outputs, of which the first is what is trained and measured.
+    ///
+    /// # Errors
+    /// As [`GraphBuilder::finish`]; if there is no output, or one comes twice.
+    pub fn finish_with(self, outputs: &[NodeId]) -> Result<Graph> {
         self.check_input()?;
-        self.shape(output)?;
         let mut leads = vec![false; self.nodes.len()];
-        leads[output.0] = true;
+        for &output in outputs {
+            self.shape(output)?;
+            if std::mem::replace(&mut leads[output.0], true) {
+                return Err(Error::Output(format!("node `{}` is an output twice", self.nodes[output.0].name)));
+            }
+        }
+        let first = *outputs.first().ok_or_else(|| Error::Output("there is no output: expected at least one".to_owned()))?;
         for (idx, node) in self.nodes.iter().enumerate().rev() {
             if !leads[idx] {
-                let output = self.nodes[output.0].name.clone();
+                let output = self.nodes[first.0].name.clone();
                 return Err(Error::DeadNode { node: node.name.clone(), output });
             }
             for input in &node.inputs {
                 leads[input.0] = true;
             }
         }
-        let cost = cost::of_nodes(&self.nodes)?;
-        Ok(Graph::of_checked(self.nodes, cost))
+        let tensors = declared(&self.nodes)?;
+        let cost = cost::of_nodes(&self.nodes, &tensors)?;
+        Ok(Graph::of_checked(self.nodes, outputs.to_vec(), tensors, cost))
     }
 
     /// What [`GraphBuilder::new`] leaves open.
@@ -234,6 +287,59 @@ impl GraphBuilder {
         check_name(&self.nodes[0].name)?;
         shape::check_input(&self.nodes[0].name, &self.nodes[0].shape)
     }
+
+    fn check_new(&self, name: &str) -> Result<()> {
+        self.check_input()?;
+        check_name(name)?;
+        if self.names.contains(name) { Err(Error::DuplicateName { name: name.to_owned() }) } else { Ok(()) }
+    }
+
+    fn add_node(&mut self, name: &str, op: Op, inputs: &[NodeId], shape: Shape) -> NodeId {
+        self.names.insert(name.to_owned());
+        self.nodes.push(Node { name: name.to_owned(), op, inputs: inputs.to_vec(), shape, tensor_names: BTreeMap::new() });
+        NodeId(self.nodes.len() - 1)
+    }
+
+    /// Whether a node yields whole numbers: an input of them, constants, and what only moves those.
+    fn is_of_whole_numbers(&self, id: NodeId) -> bool {
+        let node = &self.nodes[id.0];
+        match &node.op {
+            Op::Input { dtype } => *dtype == Dtype::Int,
+            Op::Constant { values, .. } => values.iter().all(|v| v.fract() == 0.0 && *v >= 0.0),
+            Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } | Op::Expand { .. } | Op::Slice { .. } | Op::Concat { .. } => {
+                node.inputs.iter().all(|&input| self.is_of_whole_numbers(input))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The tensors of all nodes, each once, at the first node that names it.
+fn declared(nodes: &[Node]) -> Result<Vec<TensorDecl>> {
+    let mut tensors: Vec<TensorDecl> = Vec::new();
+    let mut by_name: BTreeMap<String, usize> = BTreeMap::new();
+    for (idx, node) in nodes.iter().enumerate() {
+        for (role, shape) in node.op.tensors() {
+            let name = node.tensor_name(role);
+            let Some(&first) = by_name.get(&name) else {
+                by_name.insert(name.clone(), tensors.len());
+                tensors.push(TensorDecl { name, shape, node: NodeId(idx), role });
+                continue;
+            };
+            let first = &tensors[first];
+            let kinds = [role, first.role].map(Role::is_parameter);
+            if first.shape != shape || kinds != [true; 2] {
+                return Err(Error::SharedTensor {
+                    tensor: name,
+                    node: node.name.clone(),
+                    shape,
+                    first: nodes[first.node.0].name.clone(),
+                    first_shape: first.shape.clone(),
+                });
+            }
+        }
+    }
+    Ok(tensors)
 }
 
 fn check_name(name: &str) -> Result<()> {

@@ -1,5 +1,7 @@
 //! What can be wrong with a network's description.
 
+use crate::op::Role;
+
 /// The result of a call into this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -78,6 +80,35 @@ pub enum Error {
     /// The first node is not the input, or another one is.
     #[error("{0}")]
     Input(String),
+    /// There is no output, or one twice.
+    #[error("{0}")]
+    Output(String),
+    /// A tensor is to get a name that its op does not have.
+    #[error("node `{node}`: `{op}` as declared has no learned tensor `{role:?}`")]
+    NoSuchTensor {
+        /// The node.
+        node: String,
+        /// Its op.
+        op: &'static str,
+        /// What was asked for.
+        role: Role,
+    },
+    /// Nodes that share a tensor want different ones.
+    #[error(
+        "node `{node}`: its tensor `{tensor}` {shape:?} is also that of `{first}`, which is {first_shape:?}: shared tensors must be parameters of one shape"
+    )]
+    SharedTensor {
+        /// The tensor.
+        tensor: String,
+        /// The later node.
+        node: String,
+        /// What it wants.
+        shape: Vec<usize>,
+        /// The node before.
+        first: String,
+        /// What that one has.
+        first_shape: Vec<usize>,
+    },
     /// A node that the output does not depend on: its parameters would never learn.
     #[error("node `{node}` does not lead to the output `{output}`")]
     DeadNode {

@@ -2,6 +2,7 @@
 
 use crate::cost::{self, Cost};
 use crate::op::{Op, Role, Shape};
+use std::collections::BTreeMap;
 
 /// A node's place in [`Graph::nodes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,16 +19,28 @@ pub struct Node {
     pub inputs: Vec<NodeId>,
     /// What comes out, per example.
     pub shape: Shape,
+    /// Tensors of the op whose names are not the node's with the role's suffix; a name that stands at several nodes is one tensor, which
+    /// they share.
+    pub tensor_names: BTreeMap<Role, String>,
 }
 
 impl Node {
+    /// The name of one of the op's tensors in a PyTorch state dict.
+    pub fn tensor_name(&self, role: Role) -> String {
+        match (self.tensor_names.get(&role), role.suffix()) {
+            (Some(name), _) => name.clone(),
+            (None, Some(suffix)) => format!("{}.{suffix}", self.name),
+            (None, None) => self.name.clone(),
+        }
+    }
+
     /// How many numbers come out, per example.
     pub fn n_elements(&self) -> usize {
         self.shape.iter().product()
     }
 }
 
-/// A tensor that a node owns.
+/// A tensor that a node owns; of those that share one, the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorDecl {
     /// Its name in a PyTorch state dict, such as `fc1.weight`.
@@ -49,8 +62,8 @@ impl TensorDecl {
 
 /// A network as data: checked when it was built or read, and unchangeable since.
 ///
-/// The first node is the input, the last one the output, every node leads to the output, and the order of the nodes is the order
-/// in which PyTorch registers the modules and in which they can be executed.
+/// The inputs stand first, every node leads to an output, and the order of the nodes is one in which they can be executed; in graphs of
+/// the zoo also that in which PyTorch registers the modules. What is trained and measured is the first output.
 ///
 /// ```
 /// use landscape_graph::{Bias, GraphBuilder};
@@ -69,13 +82,15 @@ impl TensorDecl {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Graph {
     nodes: Vec<Node>,
+    outputs: Vec<NodeId>,
+    tensors: Vec<TensorDecl>,
     cost: Cost,
 }
 
 impl Graph {
     /// Takes nodes that the builder has checked.
-    pub(crate) fn of_checked(nodes: Vec<Node>, cost: Cost) -> Self {
-        Graph { nodes, cost }
+    pub(crate) fn of_checked(nodes: Vec<Node>, outputs: Vec<NodeId>, tensors: Vec<TensorDecl>, cost: Cost) -> Self {
+        Graph { nodes, outputs, tensors, cost }
     }
 
     /// The nodes, in order.
@@ -96,22 +111,38 @@ impl Graph {
         self.nodes.iter().position(|n| n.name == name).map(NodeId)
     }
 
-    /// The node that the example comes in at.
+    /// The nodes that the parts of an example come in at, in order.
+    pub fn inputs(&self) -> impl ExactSizeIterator<Item = NodeId> + use<> {
+        let n_inputs = self.nodes.iter().take_while(|node| matches!(node.op, Op::Input { .. })).count();
+        (0..n_inputs).map(NodeId)
+    }
+
+    /// The first input.
     pub fn input(&self) -> NodeId {
         NodeId(0)
     }
 
-    /// The node whose result is the network's.
-    pub fn output(&self) -> NodeId {
-        NodeId(self.nodes.len() - 1)
+    /// The nodes whose results are the network's.
+    pub fn outputs(&self) -> &[NodeId] {
+        &self.outputs
     }
 
-    /// What an example looks like.
+    /// The first output: what is trained and measured.
+    pub fn output(&self) -> NodeId {
+        self.outputs[0]
+    }
+
+    /// What an example looks like at the first input.
     pub fn input_shape(&self) -> &Shape {
         &self.nodes[0].shape
     }
 
-    /// What comes out, per example.
+    /// How many numbers an example has, at all inputs together.
+    pub fn n_input_elements(&self) -> usize {
+        self.inputs().map(|input| self.node(input).n_elements()).sum()
+    }
+
+    /// What comes out at the first output, per example.
     pub fn output_shape(&self) -> &Shape {
         &self.node(self.output()).shape
     }
@@ -146,16 +177,10 @@ impl Graph {
     /// # Panics
     /// If `id` is of another, larger graph.
     pub fn node_cost(&self, id: NodeId) -> Cost {
-        cost::of_node(self.node(id)).expect("costs were checked when the graph was made")
+        cost::of_node(&self.nodes, id.0, &self.tensors).expect("costs were checked when the graph was made")
     }
 
     fn tensors(&self, wanted: impl Fn(Role) -> bool) -> Vec<TensorDecl> {
-        let mut tensors = Vec::new();
-        for (idx, node) in self.nodes.iter().enumerate() {
-            for (role, shape) in node.op.tensors().into_iter().filter(|&(role, _)| wanted(role)) {
-                tensors.push(TensorDecl { name: format!("{}.{}", node.name, role.suffix()), shape, node: NodeId(idx), role });
-            }
-        }
-        tensors
+        self.tensors.iter().filter(|tensor| wanted(tensor.role)).cloned().collect()
     }
 }

@@ -35,6 +35,6 @@ pub use cost::Cost;
 pub use error::{Error, Result};
 pub use graph::{Graph, Node, NodeId, TensorDecl};
 pub use json::FORMAT_VERSION;
-pub use op::{Bias, Gelu, Op, Role, Shape};
-pub use shape::{MAX_ELEMENTS, infer};
+pub use op::{Bias, Dtype, Gelu, Op, Role, RopeStyle, Shape, Upsampling, WeightOrder};
+pub use shape::{MAX_ELEMENTS, MAX_RANK, broadcast, infer};
 pub use split::SplitGraph;

@@ -2,8 +2,8 @@
 
 use crate::build::GraphBuilder;
 use crate::error::Result;
-use crate::graph::{Graph, NodeId};
-use crate::op::Op;
+use crate::graph::{Graph, Node, NodeId};
+use crate::op::{Dtype, Op};
 
 /// A network in two parts. A graph's parameters stand in the order of its nodes, so those of `head` and then those of `tail` are those
 /// of the whole.
@@ -17,7 +17,8 @@ pub struct SplitGraph {
 
 impl Graph {
     /// Cuts the network after its first layer: a linear map or a convolution that alone reads the example, as it is or flattened. None if
-    /// it does not begin with one, or ends with it.
+    /// it does not begin with one, or ends with it; nor for networks with several inputs or outputs, or with tensors that nodes share or
+    /// that are nodes.
     ///
     /// ```
     /// use landscape_graph::{Bias, GraphBuilder};
@@ -32,11 +33,16 @@ impl Graph {
     /// # Ok::<(), landscape_graph::Error>(())
     /// ```
     pub fn split_first_layer(&self) -> Option<SplitGraph> {
+        let is_plain = |node: &Node| node.tensor_names.is_empty() && !matches!(node.op, Op::Parameter { .. } | Op::Constant { .. });
+        let of_images = matches!(self.input_shape().len(), 1 | 3);
+        if self.inputs().len() != 1 || self.outputs().len() != 1 || !of_images || !self.nodes().iter().all(is_plain) {
+            return None;
+        }
         Some(self.cut_after(self.first_layer()?).expect("a part of a graph that was checked is one that would be"))
     }
 
     fn cut_after(&self, layer: NodeId) -> Result<SplitGraph> {
-        let mut head = GraphBuilder::with_input(&self.node(self.input()).name, self.input_shape().clone());
+        let mut head = GraphBuilder::with_input(&self.node(self.input()).name, self.input_shape().clone(), Dtype::Float);
         for node in &self.nodes()[1..=layer.0] {
             head.push(&node.name, node.op.clone(), &node.inputs)?;
         }
@@ -48,7 +54,7 @@ impl Graph {
             (3, Some(name)) => head.flatten(name, layer)?,
             _ => layer,
         };
-        let mut tail = GraphBuilder::with_input(&first.name, first.shape.clone());
+        let mut tail = GraphBuilder::with_input(&first.name, first.shape.clone(), Dtype::Float);
         for node in &self.nodes()[layer.0 + 1..] {
             let inputs: Vec<NodeId> = node.inputs.iter().map(|input| NodeId(input.0 - layer.0)).collect();
             tail.push(&node.name, node.op.clone(), &inputs)?;
@@ -70,6 +76,7 @@ impl Graph {
             at = NodeId(idx);
             match reader.op {
                 Op::Flatten => {}
+                Op::Linear { .. } if reader.shape.len() != 1 => return None,
                 Op::Linear { .. } | Op::Conv2d { .. } => return (at != self.output()).then_some(at),
                 _ => return None,
             }

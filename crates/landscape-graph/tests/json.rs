@@ -3,7 +3,7 @@
 
 mod common;
 
-use landscape_graph::{Bias, Conv2d, Error, Graph, GraphBuilder, Op};
+use landscape_graph::{Bias, Conv2d, Error, Graph, GraphBuilder};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -105,11 +105,14 @@ fn forward_references_and_cycles_are_refused() {
 }
 
 #[test]
-fn the_input_is_first_and_alone() {
+fn the_inputs_stand_first() {
     assert!(matches!(broken(|v| drop(v["nodes"].as_array_mut().unwrap().remove(0))), Error::Input(_)));
     assert!(matches!(broken(|v| v["nodes"] = json!([])), Error::Input(_)));
     assert!(matches!(broken(|v| v["nodes"][0]["inputs"] = json!(["fc"])), Error::Input(_)));
-    assert!(matches!(broken(|v| v["nodes"][1] = json!({"name": "conv1", "op": "input", "inputs": []})), Error::Input(_)));
+    let second = |shape: Value| broken(move |v| v["nodes"][2] = json!({"name": "bn1", "op": "input", "inputs": [], "shape": shape}));
+    assert!(matches!(second(json!([3])), Error::Input(_)));
+    assert!(matches!(second(json!([0])), Error::Shape { .. }));
+    assert!(matches!(broken(|v| v["nodes"][1] = json!({"name": "conv1", "op": "input", "inputs": []})), Error::Json(_)));
 }
 
 #[test]
@@ -193,9 +196,9 @@ fn networks_that_are_too_large_as_a_whole_are_refused() {
 
 #[test]
 fn other_versions_are_told_apart() {
-    assert_eq!(broken(|v| v["format_version"] = json!(2)), Error::FormatVersion { got: 2, supported: 1 });
+    assert_eq!(broken(|v| v["format_version"] = json!(3)), Error::FormatVersion { got: 3, supported: 2 });
     // A later format may look like anything else.
-    assert_eq!(Graph::from_json(r#"{"format_version": 3, "layers": []}"#), Err(Error::FormatVersion { got: 3, supported: 1 }));
+    assert_eq!(Graph::from_json(r#"{"format_version": 3, "layers": []}"#), Err(Error::FormatVersion { got: 3, supported: 2 }));
     for version in [json!(0), json!(-1), json!("1"), json!(null), json!(1.5)] {
         assert!(matches!(broken(|v| v["format_version"] = version), Error::Json(_)));
     }
@@ -214,16 +217,16 @@ fn rebuilt(graph: &Graph) -> Graph {
     b.finish(last).unwrap()
 }
 
-/// The random networks are worth something: every op comes up.
+/// The random networks are worth something: every op that the old format has comes up. `all_ops.rs` has the others.
 #[test]
-fn random_networks_have_all_ops() {
+fn random_networks_have_the_ops_of_version_1() {
     let mut runner = TestRunner::deterministic();
     let mut seen = BTreeSet::new();
     for _ in 0..200 {
         let graph = common::graphs().new_tree(&mut runner).unwrap().current();
         seen.extend(graph.nodes().iter().map(|n| n.op.name()));
     }
-    assert_eq!(seen, BTreeSet::from(Op::NAMES));
+    assert_eq!(seen.len(), 14);
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! Shapes against windows laid out one by one.
 #![allow(clippy::unwrap_used)]
 
-use landscape_graph::{Bias, Conv2d, Error, Gelu, GraphBuilder, Op, infer};
+use landscape_graph::{Bias, Conv2d, Dtype, Error, Gelu, GraphBuilder, Op, WeightOrder, infer};
 use proptest::prelude::*;
 
 /// Where windows begin, from the first row of padding on, as long as their last tap is inside the padded image.
@@ -58,19 +58,19 @@ fn the_other_ops() {
     assert_eq!(shape(Op::Flatten, &[&features]).unwrap(), features);
     assert_eq!(shape(Op::GlobalAvgPool, &[&image]).unwrap(), [4, 1, 1]);
     assert_eq!(shape(Op::AdaptiveAvgPool2d { output_size: [9, 2] }, &[&image]).unwrap(), [4, 9, 2]);
-    assert_eq!(shape(Op::Concat, &[&image, &vec![2, 6, 5], &image]).unwrap(), [10, 6, 5]);
-    assert_eq!(shape(Op::Concat, &[&features, &vec![1]]).unwrap(), [8]);
+    assert_eq!(shape(Op::Concat { dim: 0 }, &[&image, &vec![2, 6, 5], &image]).unwrap(), [10, 6, 5]);
+    assert_eq!(shape(Op::Concat { dim: 0 }, &[&features, &vec![1]]).unwrap(), [8]);
     assert_eq!(shape(Op::Add, &[&image, &image]).unwrap(), image);
 
     for wrong in [
         shape(Op::GlobalAvgPool, &[&features]),
         shape(Op::AdaptiveAvgPool2d { output_size: [1, 1] }, &[&features]),
-        shape(Op::Concat, &[&image, &features]),
-        shape(Op::Concat, &[&image, &vec![4, 5, 6]]),
+        shape(Op::Concat { dim: 0 }, &[&image, &features]),
+        shape(Op::Concat { dim: 0 }, &[&image, &vec![4, 5, 6]]),
         shape(Op::Add, &[&image, &vec![4, 6, 6]]),
-        shape(Op::Linear { in_features: 4, out_features: 2, bias: true }, &[&image]),
+        shape(Op::Linear { in_features: 4, out_features: 2, bias: true, weight_order: WeightOrder::OutIn }, &[&image]),
     ] {
         assert!(matches!(&wrong, Err(Error::Shape { node, .. }) if node == "node"), "{wrong:?}");
     }
-    assert!(matches!(shape(Op::Input, &[]), Err(Error::Input(_))));
+    assert!(matches!(shape(Op::Input { dtype: Dtype::Float }, &[]), Err(Error::Input(_))));
 }

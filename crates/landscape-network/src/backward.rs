@@ -273,7 +273,7 @@ impl<T: Real> Run<'_, T> {
         let dy = self.gradient(slots, fused.out);
         let x = || self.activation(slots, step.inputs[0]);
         match step.op {
-            Op::Input | Op::BatchNorm { .. } => unreachable!("gone back through apart"),
+            Op::Input { .. } | Op::BatchNorm { .. } => unreachable!("gone back through apart"),
             Op::Linear { .. } => {
                 let weight = self.weights.weight(step).expect("a linear layer has a weight");
                 linear::backward_input(&linear_shape(program, step, n), weight, dy, dx, mode)?;
@@ -303,10 +303,11 @@ impl<T: Real> Run<'_, T> {
                 let [c, h, w] = input_shape(program, step);
                 shape::flatten_backward(n, c, h, w, dy, dx, mode)?;
             }
-            Op::Concat => {
+            Op::Concat { .. } => {
                 let [_, h, w] = step.shape;
                 shape::concat_backward(n * h * w, &concat_widths(program, step), input_idx, dy, dx, mode)?;
             }
+            _ => unreachable!("refused when the program was made"),
         }
         Ok(())
     }

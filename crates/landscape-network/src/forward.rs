@@ -59,7 +59,7 @@ impl<T: Real> Run<'_, T> {
         let y = memory.view_mut().slice(0..self.len(fused.out));
         match (fused.work, &step.op) {
             // The executor writes it.
-            (_, Op::Input) => {}
+            (_, Op::Input { .. }) => {}
             (Work::Node, Op::BatchNorm { eps, .. }) => {
                 if self.settle(fused, norms, rule, report, arena)? == Settled::Go {
                     let (mean, var) = norms.used(step.norm_idx.expect("every batch norm has a number"));
@@ -174,7 +174,7 @@ impl<T: Real> Run<'_, T> {
         let (program, n) = (self.program, self.n);
         let x = self.activation(slots, step.inputs[0]);
         match step.op {
-            Op::Input | Op::BatchNorm { .. } => unreachable!("run apart"),
+            Op::Input { .. } | Op::BatchNorm { .. } => unreachable!("run apart"),
             Op::Linear { .. } => {
                 let weight = self.weights.weight(step).expect("a linear layer has a weight");
                 linear::forward(&linear_shape(program, step, n), x, weight, self.weights.bias(step), y)?;
@@ -202,11 +202,12 @@ impl<T: Real> Run<'_, T> {
                 let [c, h, w] = input_shape(program, step);
                 shape::flatten_forward(n, c, h, w, x, y)?;
             }
-            Op::Concat => {
+            Op::Concat { .. } => {
                 let [_, h, w] = step.shape;
                 let inputs: Vec<_> = step.inputs.iter().map(|&input| self.activation(slots, input)).collect();
                 shape::concat_forward(n * h * w, &concat_widths(program, step), &inputs, y)?;
             }
+            _ => unreachable!("refused when the program was made"),
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use landscape_core::{Buffers, ParamLayout};
-use landscape_graph::{Graph, Op, Role};
+use landscape_graph::{Graph, Node, Op, Role};
 use landscape_kernels::Precision;
 use std::ops::Range;
 
@@ -80,14 +80,12 @@ impl Program {
         {
             return Err(Error::Output { node: output.name.clone(), shape: output.shape.clone() });
         }
-        let range_of = |layout: &ParamLayout, name: &str, role: Role| -> Option<Range<usize>> {
-            layout.get(&format!("{name}.{}", role.suffix())).map(|spec| spec.range())
-        };
+        let range_of = |layout: &ParamLayout, node: &Node, role: Role| layout.get(&node.tensor_name(role)).map(|spec| spec.range());
         let mut program = Program { steps: Vec::new(), norms: Vec::new(), precision: Precision::F32 };
         for (idx, node) in graph.nodes().iter().enumerate() {
             let mut norm_idx = None;
             if let Op::BatchNorm { num_features, momentum, .. } = node.op {
-                let buffer = |role| range_of(buffers.layout(), &node.name, role).expect("every batch norm declares its statistics");
+                let buffer = |role| range_of(buffers.layout(), node, role).expect("every batch norm declares its statistics");
                 norm_idx = Some(program.norms.len());
                 program.norms.push(NormSlots {
                     node: idx,
@@ -104,8 +102,8 @@ impl Program {
                 name: node.name.clone(),
                 inputs: node.inputs.iter().map(|id| id.0).collect(),
                 shape: image(&node.shape),
-                weight: owns(Role::Weight).then(|| range_of(layout, &node.name, Role::Weight)).flatten(),
-                bias: owns(Role::Bias).then(|| range_of(layout, &node.name, Role::Bias)).flatten(),
+                weight: owns(Role::Weight).then(|| range_of(layout, node, Role::Weight)).flatten(),
+                bias: owns(Role::Bias).then(|| range_of(layout, node, Role::Bias)).flatten(),
                 norm_idx,
             });
         }

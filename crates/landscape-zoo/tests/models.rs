@@ -76,7 +76,7 @@ fn vgg_has_torchvisions_features() {
 fn convfc_is_the_references() {
     let graph = build("convfc", &CIFAR, 10);
     let first_linear = graph.node(graph.find("fc_part.0").unwrap());
-    assert!(matches!(first_linear.op, Op::Linear { in_features: 1152, out_features: 1000, bias: true }));
+    assert!(matches!(first_linear.op, Op::Linear { in_features: 1152, out_features: 1000, bias: true, .. }));
     assert_eq!(build("convfc", &MNIST, 10).params()[6].shape, [1000, 128 * 2 * 2]);
 }
 
