@@ -294,7 +294,7 @@ fn check_channels<T: Real>(shape: &BatchNormShape, mean: View<'_, T>, var: View<
 }
 
 multiversion! {
-    fn normalize_rows<T>(x: &[T], mean: &[T], scale: &[T], bias: &[T], y: &mut [T]) {
+    pub(crate) fn normalize_rows<T>(x: &[T], mean: &[T], scale: &[T], bias: &[T], y: &mut [T]) {
         let width = mean.len();
         for (x_row, y_row) in x.chunks(width).zip(y.chunks_mut(width)) {
             for ((((y, &x), &m), &s), &b) in y_row.iter_mut().zip(x_row).zip(mean).zip(scale).zip(bias) {
@@ -305,7 +305,7 @@ multiversion! {
 }
 
 multiversion! {
-    fn batch_gradient_rows<T>(x: &[T], mean: &[T], dy: &[T], a: &[T], b: &[T], c: &[T], dx: &mut [T], mode: Accumulate) {
+    pub(crate) fn batch_gradient_rows<T>(x: &[T], mean: &[T], dy: &[T], a: &[T], b: &[T], c: &[T], dx: &mut [T], mode: Accumulate) {
         let width = mean.len();
         for ((x_row, dy_row), dx_row) in x.chunks(width).zip(dy.chunks(width)).zip(dx.chunks_mut(width)) {
             let rows = dx_row.iter_mut().zip(x_row).zip(dy_row).zip(mean).zip(a).zip(b).zip(c);

@@ -29,19 +29,27 @@ mod dispatch;
 #[allow(clippy::unwrap_used)]
 mod naive;
 
+mod exp;
 pub mod gemm;
 pub mod parallel;
 pub mod simd;
 pub mod reduce;
 
 pub mod linear;
+pub mod matmul;
 pub mod conv2d;
 pub mod batch_norm;
+pub mod group_norm;
+pub mod layer_norm;
+pub mod rms_norm;
 pub mod activation;
 pub mod dropout;
 pub mod pool;
 pub mod shape;
 pub mod loss;
+pub mod softmax;
+pub mod rope;
+pub mod attention;
 
 pub mod blend;
 pub mod bytes;

@@ -24,6 +24,7 @@ use crate::precision::Precision;
 use crate::simd::Level;
 use block::{Finish, Kernel, Start, Task};
 use std::any::TypeId;
+use std::marker::PhantomData;
 
 /// A matrix inside a slice: element (i, j) stands at `offset + i·row_stride + j·col_stride`.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +44,11 @@ impl Strides {
     /// The transpose of a row-major matrix whose rows have `n_cols` elements.
     pub const fn transposed(n_cols: usize) -> Self {
         Strides { row: 1, col: n_cols }
+    }
+
+    /// How far a matrix of at least one row and one column reaches.
+    fn reach(self, rows: usize, cols: usize) -> usize {
+        (rows - 1) * self.row + (cols - 1) * self.col + 1
     }
 }
 
@@ -74,19 +80,84 @@ fn gemm_by<T: Real>(
     mode: Accumulate,
     run: unsafe fn(&Task<T>),
 ) {
-    let Dims { m, n, k } = dims;
-    if m == 0 || n == 0 {
+    if dims.m == 0 || dims.n == 0 {
         return;
     }
-    let reach = |s: Strides, rows: usize, cols: usize| (rows - 1) * s.row + (cols - 1) * s.col + 1;
-    assert!(c.0.len() >= reach(c.1, m, n), "result of a matrix product is too short");
-    if k > 0 {
-        assert!(a.0.len() >= reach(a.1, m, k), "left operand of a matrix product is too short");
-        assert!(b.0.len() >= reach(b.1, k, n), "right operand of a matrix product is too short");
-    }
-    // SAFETY: the three matrices lie inside their slices (asserted above), the destination is borrowed exclusively, and
+    assert!(c.0.len() >= c.1.reach(dims.m, dims.n), "result of a matrix product is too short");
+    // SAFETY: the result lies inside its slice (asserted above), which is borrowed exclusively, and
     // its elements are distinct because both strides come from row-major layouts.
-    unsafe { product(dims, (a.0.as_ptr(), a.1), (b.0.as_ptr(), b.1), (c.0.as_mut_ptr(), c.1), mode, run) }
+    unsafe { gemm_into(dims, a, b, (c.0.as_mut_ptr(), c.1), mode, run) }
+}
+
+/// [`gemm_by`] into a matrix between whose elements others may write.
+///
+/// # Safety
+/// Every element of `c` must be writable and distinct, and nobody else may touch them.
+///
+/// # Panics
+/// If an operand reaches past the end of its slice.
+unsafe fn gemm_into<T: Real>(
+    dims: Dims,
+    a: (&[T], Strides),
+    b: (&[T], Strides),
+    c: (*mut T, Strides),
+    mode: Accumulate,
+    run: unsafe fn(&Task<T>),
+) {
+    let Dims { m, n, k } = dims;
+    if m > 0 && n > 0 && k > 0 {
+        assert!(a.0.len() >= a.1.reach(m, k), "left operand of a matrix product is too short");
+        assert!(b.0.len() >= b.1.reach(k, n), "right operand of a matrix product is too short");
+    }
+    // SAFETY: the operands lie inside their slices (asserted above); the caller promises the result.
+    unsafe { product(dims, (a.0.as_ptr(), a.1), (b.0.as_ptr(), b.1), c, mode, run) }
+}
+
+/// A slice that several threads write matrices into, no two of them the same element.
+pub(crate) struct Scattered<'a, T> {
+    values: *mut T,
+    len: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: whoever writes promises that nobody else touches those elements.
+unsafe impl<T: Send> Sync for Scattered<'_, T> {}
+
+impl<'a, T: Real> Scattered<'a, T> {
+    pub fn new(values: &'a mut [T]) -> Self {
+        Scattered { values: values.as_mut_ptr(), len: values.len(), borrow: PhantomData }
+    }
+
+    /// c = a·b, or c += a·b, on the calling thread; `c` begins at `at` and has contiguous rows.
+    ///
+    /// # Safety
+    /// Nobody else may touch these elements of the slice meanwhile, and the rows of `c` must not overlap.
+    ///
+    /// # Panics
+    /// If a matrix reaches past the end of its slice.
+    pub unsafe fn gemm(&self, dims: Dims, a: (&[T], Strides), b: (&[T], Strides), (at, row): (usize, usize), mode: Accumulate) {
+        if dims.m == 0 || dims.n == 0 {
+            return;
+        }
+        let strides = Strides::row_major(row);
+        assert!(at <= self.len && self.len - at >= strides.reach(dims.m, dims.n), "result of a matrix product is too short");
+        // SAFETY: the result lies inside the slice (asserted above); the caller promises that its elements are its own and distinct.
+        unsafe { gemm_into(dims, a, b, (self.values.add(at), strides), mode, run::<T>) }
+    }
+
+    /// A part of the slice.
+    ///
+    /// # Safety
+    /// Nobody else may touch it while it is borrowed.
+    ///
+    /// # Panics
+    /// If it reaches past the end.
+    #[allow(clippy::mut_from_ref)] // The caller promises what the borrow checker cannot see.
+    pub unsafe fn part(&self, at: usize, len: usize) -> &mut [T] {
+        assert!(at <= self.len && self.len - at >= len, "a part lies inside of its slice");
+        // SAFETY: it lies inside the slice (asserted above); the caller promises that it is its own.
+        unsafe { std::slice::from_raw_parts_mut(self.values.add(at), len) }
+    }
 }
 
 /// The product itself, on pointers.

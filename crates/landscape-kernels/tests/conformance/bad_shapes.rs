@@ -2,14 +2,19 @@
 
 use crate::{BATCH_NORM_BACKWARD, values};
 use landscape_kernels::activation::{self, Gelu};
+use landscape_kernels::attention::{self, AttentionShape, Mask};
 use landscape_kernels::batch_norm::{self, BatchNormShape};
 use landscape_kernels::conv2d::{self, Conv2dShape};
 use landscape_kernels::dropout::{self, DropoutMask};
+use landscape_kernels::group_norm::{self, GroupNormShape};
+use landscape_kernels::layer_norm::{self, LayerNormShape};
 use landscape_kernels::linear::{self, LinearShape};
 use landscape_kernels::loss;
+use landscape_kernels::matmul::{self, MatmulShape};
 use landscape_kernels::pool::{self, AdaptiveShape, Padding, PoolShape};
+use landscape_kernels::rope::{self, RopeShape, RopeStyle};
 use landscape_kernels::step::{self, Adam, Decay, Nesterov, Sgd};
-use landscape_kernels::{Accumulate, Result, View, ViewMut, blend, shape};
+use landscape_kernels::{Accumulate, Result, View, ViewMut, blend, rms_norm, shape, softmax};
 use proptest::prelude::*;
 
 /// Small sizes, zero, and sizes whose products overflow.
@@ -115,6 +120,47 @@ fn pools(s: &[usize], slices: &mut Slices) {
     call(slices, |i, dx| pool::adaptive_average_backward(&a, (&i.read()).into(), dx, ADD));
 }
 
+fn row_norms(s: &[usize], slices: &mut Slices) {
+    let l = LayerNormShape { n_rows: s[0], len: s[1] };
+    let g = GroupNormShape { n: s[0], pixels: s[1], channels: s[2], groups: s[3] };
+    call(slices, |i, y| layer_norm::forward(&l, 1e-5, (&i.read()).into(), Some((&i.read()).into()), Some((&i.read()).into()), y));
+    call(slices, |i, y| rms_norm::forward(&l, 1e-5, (&i.read()).into(), None, y));
+    call(slices, |i, y| group_norm::forward(&g, 1e-5, (&i.read()).into(), None, Some((&i.read()).into()), y));
+    call(slices, |i, dx| {
+        let (x, w, dy, mut dw, mut db) = (i.read(), i.read(), i.read(), i.read(), i.read());
+        let (dw, db) = (Some((&mut dw).into()), Some((&mut db).into()));
+        layer_norm::backward(&l, 1e-5, (&x).into(), Some((&w).into()), (&dy).into(), Some((dx, ADD)), dw, db, ADD)
+    });
+    call(slices, |i, dx| rms_norm::backward(&l, 1e-5, (&i.read()).into(), None, (&i.read()).into(), Some((dx, ADD)), None, ADD));
+    call(slices, |i, dx| {
+        let (x, w, dy, mut dw) = (i.read(), i.read(), i.read(), i.read());
+        group_norm::backward(&g, 1e-5, (&x).into(), Some((&w).into()), (&dy).into(), Some((dx, ADD)), Some((&mut dw).into()), None, ADD)
+    });
+    // Without any row whatever length a row has fits.
+    call(slices, |_, y| layer_norm::backward(&l, 1e-5, (&[][..]).into(), None, (&[][..]).into(), Some((y, ADD)), None, None, ADD));
+    call(slices, |i, y| softmax::forward(s[0], s[1], (&i.read()).into(), y));
+    call(slices, |i, dx| softmax::backward(s[0], s[1], (&i.read()).into(), (&i.read()).into(), dx, ADD));
+}
+
+fn tokens(s: &[usize], slices: &mut Slices) {
+    for (mask, style) in [(Mask::None, RopeStyle::Half), (Mask::Causal, RopeStyle::Interleaved)] {
+        let [heads, kv_heads, head_dim, v_dim] = [s[3], s[4], s[5], s[6]];
+        let a = AttentionShape { n: s[0], q_len: s[1], kv_len: s[2], heads, kv_heads, head_dim, v_dim, mask, scale: 0.5 };
+        let r = RopeShape { n_rows: s[0], len: s[1], heads, head_dim, rotary_dim: s[7], base: 1e4, style };
+        call(slices, |i, y| attention::forward(&a, (&i.read()).into(), (&i.read()).into(), (&i.read()).into(), y));
+        call(slices, |i, dq| {
+            let (q, k, v, dy, mut dk, mut dv) = (i.read(), i.read(), i.read(), i.read(), i.read(), i.read());
+            attention::backward(&a, (&q).into(), (&k).into(), (&v).into(), (&dy).into(), dq, (&mut dk).into(), (&mut dv).into())
+        });
+        call(slices, |i, y| rope::forward(&r, (&i.read()).into(), y));
+        call(slices, |i, dx| rope::backward(&r, (&i.read()).into(), dx, ADD));
+    }
+    let m = MatmulShape { n: s[0], m: s[1], k: s[2], cols: s[3] };
+    call(slices, |i, y| matmul::forward(&m, (&i.read()).into(), (&i.read()).into(), y));
+    call(slices, |i, da| matmul::backward_a(&m, (&i.read()).into(), (&i.read()).into(), da, ADD));
+    call(slices, |i, db| matmul::backward_b(&m, (&i.read()).into(), (&i.read()).into(), db, ADD));
+}
+
 fn moves_and_losses(s: &[usize], slices: &mut Slices) {
     call(slices, |i, y| shape::nchw_to_nhwc(s[0], s[1], s[2], s[3], (&i.read()).into(), y));
     call(slices, |i, y| shape::nhwc_to_nchw(s[0], s[1], s[2], s[3], (&i.read()).into(), y));
@@ -164,6 +210,8 @@ proptest! {
         heavy_ops(&sizes, slices);
         convolution(&sizes, slices);
         pools(&sizes, slices);
+        row_norms(&sizes, slices);
+        tokens(&sizes, slices);
         moves_and_losses(&sizes, slices);
         element_wise(slices);
     }
