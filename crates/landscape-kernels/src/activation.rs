@@ -1,10 +1,12 @@
-//! Element-wise activations and sums: relu, gelu, `add`, `accumulate`.
+//! Element-wise activations and sums: relu, gelu, the functions of [`Pointwise`], `add`, `accumulate`.
 
 mod gelu;
+mod pointwise;
 #[cfg(feature = "cuda")]
 mod cuda;
 
 pub use gelu::{Gelu, gelu_backward, gelu_forward};
+pub use pointwise::{Pointwise, pointwise_backward, pointwise_forward};
 
 use crate::error::{Result, check_len};
 use crate::memory::{Accumulate, Real, View, ViewMut};

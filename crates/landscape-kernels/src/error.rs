@@ -42,6 +42,18 @@ pub enum Error {
         /// How many classes there are.
         n_classes: usize,
     },
+    /// A number that is no row of an embedding.
+    #[error("`{op}`: token {value} at position {position} must be a whole number below {num_embeddings}")]
+    Token {
+        /// The kernel that was called.
+        op: &'static str,
+        /// Where it stands among the tokens.
+        position: usize,
+        /// The number found.
+        value: f64,
+        /// How many rows there are.
+        num_embeddings: usize,
+    },
     /// A device that this build has no kernels for.
     #[error("device `{0}` is not in this build: build it with `--features cuda`")]
     NotBuilt(String),

@@ -21,8 +21,10 @@ pub mod cuda;
 #[cfg(not(feature = "cuda"))]
 mod no_cuda;
 
+mod axes;
 mod check;
 mod pairs;
+mod vector_math;
 #[macro_use]
 mod dispatch;
 #[cfg(test)]
@@ -43,9 +45,12 @@ pub mod group_norm;
 pub mod layer_norm;
 pub mod rms_norm;
 pub mod activation;
+pub mod broadcast;
+pub mod embedding;
 pub mod dropout;
 pub mod pool;
 pub mod shape;
+pub mod upsample;
 pub mod loss;
 pub mod softmax;
 pub mod rope;

@@ -3,8 +3,11 @@
 //! Every sum is taken in double precision over pieces cut by shape, so sums of batches can be added, and have the same bits for any
 //! number of threads.
 
+mod binary;
 #[cfg(feature = "cuda")]
 mod cuda;
+
+pub use binary::{add_binary_cross_entropy, binary_cross_entropy};
 
 use crate::check::{n_elements, shape_error};
 use crate::error::{Error, Result, check_len};
@@ -19,13 +22,18 @@ use rayon::prelude::*;
 pub struct LossSums {
     /// Sum of the losses of the rows (nats for cross-entropy, squared units for the squared error).
     pub loss_nats_sum: f64,
-    /// Rows whose largest output is not at their label; 0 for the squared error.
+    /// Rows whose largest output is not at their label, or with an output on the wrong side; 0 for the squared error.
     pub n_wrong: u64,
+    /// Rows that counted: all whose label is not [`IGNORED`].
+    pub n_rows: u64,
 }
+
+/// The label of a row that counts nothing: no loss, not wrong, a gradient of zero.
+pub const IGNORED: u32 = u32::MAX;
 
 /// Softmax cross-entropy: Σ_i (ln Σ_j exp z_ij − z_i,label), and scale·(softmax(z) − onehot) into the gradient.
 ///
-/// A row counts as right if the first of its largest logits stands at its label. A row with NaN is wrong, its loss and gradient are NaN.
+/// A row whose label is [`IGNORED`] counts nothing, and its gradient is zero. A row counts as right if the first of its largest logits stands at its label. A row with NaN is wrong, its loss and gradient are NaN.
 ///
 /// # Shapes
 /// `logits` and the gradient `[n_rows, n_classes]`; `labels` `[n_rows]`. The gradient comes with its scale: 1/n for that of the mean.
@@ -57,10 +65,17 @@ pub fn cross_entropy<T: Real>(
         read_sums(n_classes, sums.view())
     });
     let labels = labels.host();
-    if let Some((row, &label)) = labels.iter().enumerate().find(|(_, label)| **label as usize >= n_classes) {
+    if let Some((row, &label)) = labels.iter().enumerate().find(|(_, label)| **label != IGNORED && **label as usize >= n_classes) {
         return Err(Error::Label { op: CROSS_ENTROPY, row, label, n_classes });
     }
-    Ok(sum_rows(n_classes, logits.host(), gradient, |row, logits, gradient| cross_entropy_row(logits, labels[row] as usize, gradient)))
+    Ok(sum_rows(n_classes, logits.host(), gradient, |row, logits, gradient| match (labels[row], gradient) {
+        (IGNORED, None) => LossSums::default(),
+        (IGNORED, Some((gradient, _))) => {
+            gradient.fill(T::ZERO);
+            LossSums::default()
+        }
+        (label, gradient) => cross_entropy_row(logits, label as usize, gradient),
+    }))
 }
 
 /// Squared error, mean over the outputs of a row: Σ_i 1/m Σ_j (y_ij − t_ij)², and scale·2(y − t)/m into the gradient.
@@ -86,7 +101,7 @@ pub fn squared_error<T: Real>(
     targets: View<'_, T>,
     gradient: Option<(ViewMut<'_, T>, f64)>,
 ) -> Result<LossSums> {
-    check_squared_error(n_rows, n_outputs, outputs, targets, gradient.as_ref())?;
+    check_pairs(SQUARED_ERROR, "outputs", n_rows, n_outputs, outputs, targets, gradient.as_ref())?;
     on_device!(SQUARED_ERROR, [outputs, targets, gradient], gpu => {
         let mut sums = Memory::zeros(&Device::Cuda(gpu.clone()), N_SUMS);
         cuda::squared_error(gpu, [n_rows, n_outputs], outputs, targets, gradient, sums.view_mut())?;
@@ -98,8 +113,9 @@ pub fn squared_error<T: Real>(
     }))
 }
 
-/// Numbers that sums of losses take where they are added up: the loss, the wrong rows, and the row and value of a bad label.
-pub const N_SUMS: usize = 4;
+/// Numbers that sums of losses take where they are added up: the loss, the wrong rows, the row and value of a bad label, and the rows that
+/// counted.
+pub const N_SUMS: usize = 5;
 
 /// [`cross_entropy`], its sums added to `sums` where the operands are, without a wait: [`read_sums`] reads them.
 ///
@@ -162,7 +178,7 @@ pub fn add_squared_error<T: Real>(
     gradient: Option<(ViewMut<'_, T>, f64)>,
     sums: ViewMut<'_, f64>,
 ) -> Result<()> {
-    check_squared_error(n_rows, n_outputs, outputs, targets, gradient.as_ref())?;
+    check_pairs(SQUARED_ERROR, "outputs", n_rows, n_outputs, outputs, targets, gradient.as_ref())?;
     check_len(SQUARED_ERROR, "sums", N_SUMS, sums.len())?;
     on_device!(
         SQUARED_ERROR,
@@ -172,7 +188,7 @@ pub fn add_squared_error<T: Real>(
     add_to(sums.host(), squared_error(n_rows, n_outputs, outputs, targets, gradient)?)
 }
 
-/// What [`add_cross_entropy`] or [`add_squared_error`] has added up; where that is on a GPU, this waits for it.
+/// What [`add_cross_entropy`], [`add_squared_error`] or [`add_binary_cross_entropy`] has added up; where that is on a GPU, this waits for it.
 ///
 /// # Errors
 /// [`Error::Label`] for the first label since the sums were zero that was none of `n_classes` (its row counted within its batch),
@@ -183,12 +199,13 @@ pub fn read_sums(n_classes: usize, sums: View<'_, f64>) -> Result<LossSums> {
     if sums[2] > 0.0 {
         return Err(Error::Label { op: CROSS_ENTROPY, row: sums[2] as usize - 1, label: sums[3] as u32, n_classes });
     }
-    Ok(LossSums { loss_nats_sum: sums[0], n_wrong: sums[1] as u64 })
+    Ok(LossSums { loss_nats_sum: sums[0], n_wrong: sums[1] as u64, n_rows: sums[4] as u64 })
 }
 
 fn add_to(sums: &mut [f64], batch: LossSums) -> Result<()> {
     sums[0] += batch.loss_nats_sum;
     sums[1] += batch.n_wrong as f64;
+    sums[4] += batch.n_rows as f64;
     Ok(())
 }
 
@@ -208,7 +225,10 @@ fn check_cross_entropy<T: Real>(
     gradient.map_or(Ok(()), |(gradient, _)| check_len(CROSS_ENTROPY, "gradient", n, gradient.len()))
 }
 
-fn check_squared_error<T: Real>(
+/// Fails unless outputs, targets and gradient are `[n_rows, n_outputs]` with at least one output.
+fn check_pairs<T: Real>(
+    op: &'static str,
+    outputs_name: &'static str,
     n_rows: usize,
     n_outputs: usize,
     outputs: View<'_, T>,
@@ -216,12 +236,12 @@ fn check_squared_error<T: Real>(
     gradient: Option<&(ViewMut<'_, T>, f64)>,
 ) -> Result<()> {
     if n_outputs == 0 {
-        return Err(shape_error(SQUARED_ERROR, "`n_outputs` must be at least 1, got 0"));
+        return Err(shape_error(op, "`n_outputs` must be at least 1, got 0"));
     }
-    let n = n_elements(SQUARED_ERROR, &[n_rows, n_outputs])?;
-    check_len(SQUARED_ERROR, "outputs", n, outputs.len())?;
-    check_len(SQUARED_ERROR, "targets", n, targets.len())?;
-    gradient.map_or(Ok(()), |(gradient, _)| check_len(SQUARED_ERROR, "gradient", n, gradient.len()))
+    let n = n_elements(op, &[n_rows, n_outputs])?;
+    check_len(op, outputs_name, n, outputs.len())?;
+    check_len(op, "targets", n, targets.len())?;
+    gradient.map_or(Ok(()), |(gradient, _)| check_len(op, "gradient", n, gradient.len()))
 }
 
 /// Adds `f(row_idx, row, gradient of the row and scale)` up, over fixed pieces in parallel and in order.
@@ -240,6 +260,7 @@ fn sum_rows<T: Real>(
     let add = |sum: LossSums, row: LossSums| LossSums {
         loss_nats_sum: sum.loss_nats_sum + row.loss_nats_sum,
         n_wrong: sum.n_wrong + row.n_wrong,
+        n_rows: sum.n_rows + row.n_rows,
     };
     let partials: Vec<LossSums> = match gradient {
         None => pieces
@@ -276,7 +297,7 @@ fn cross_entropy_row<T: Real>(logits: &[T], label: usize, gradient: Option<(&mut
             *gradient = T::from_f64(scale * if j == label { p - 1.0 } else { p });
         }
     }
-    LossSums { loss_nats_sum: log_sum - (logits[label].to_f64() - max), n_wrong: u64::from(has_nan || best != label) }
+    LossSums { loss_nats_sum: log_sum - (logits[label].to_f64() - max), n_wrong: u64::from(has_nan || best != label), n_rows: 1 }
 }
 
 fn squared_error_row<T: Real>(outputs: &[T], targets: &[T], gradient: Option<(&mut [T], f64)>) -> LossSums {
@@ -287,7 +308,7 @@ fn squared_error_row<T: Real>(outputs: &[T], targets: &[T], gradient: Option<(&m
             *gradient = T::from_f64(scale * 2.0 * (y.to_f64() - t.to_f64()) / m);
         }
     }
-    LossSums { loss_nats_sum: sum / m, n_wrong: 0 }
+    LossSums { loss_nats_sum: sum / m, n_wrong: 0, n_rows: 1 }
 }
 
 #[cfg(test)]
@@ -365,6 +386,23 @@ mod tests {
         assert!((a.loss_nats_sum - b.loss_nats_sum).abs() < 1e-12);
     }
 
+    /// Rows without a label are as if they were not there, but for a gradient of zero.
+    #[test]
+    fn ignored_rows_count_nothing() {
+        let z = logits::<f32>(12, 3, 3.0);
+        let (some, gradient) = cross(4, 3, &z, &[1, IGNORED, IGNORED, 0], 0.5);
+        let rest = [&z[..3], &z[9..]].concat();
+        let (expected, of_rest) = cross(2, 3, &rest, &[1, 0], 0.5);
+        assert_eq!((some, some.n_rows), (expected, 2));
+        assert_eq!(gradient, [&of_rest[..3], &[0.0; 6], &of_rest[3..]].concat());
+        let mut sums = [0.0; N_SUMS];
+        let labels = [IGNORED, 2, IGNORED, IGNORED];
+        add_cross_entropy(4, 3, (&z).into(), View::Host(&labels), None, (&mut sums[..]).into()).expect("a good call");
+        assert_eq!(read_sums(3, View::Host(&sums)).expect("no bad label").n_rows, 1);
+        let error = cross_entropy(1, 3, View::Host(&z[..3]), View::Host(&[IGNORED - 1]), None).expect_err("no class");
+        assert!(matches!(error, Error::Label { row: 0, .. }));
+    }
+
     #[test]
     fn ties_go_to_the_first_and_nan_is_wrong() {
         assert_eq!(cross(1, 3, &[1.0_f32, 1.0, 0.0], &[0], 1.0).0.n_wrong, 0);
@@ -381,7 +419,7 @@ mod tests {
             }
         }
         let minus = [f32::NEG_INFINITY, 0.0];
-        assert_eq!(cross(1, 2, &minus, &[1], 1.0), (LossSums::default(), vec![0.0, 0.0]));
+        assert_eq!(cross(1, 2, &minus, &[1], 1.0), (LossSums { n_rows: 1, ..LossSums::default() }, vec![0.0, 0.0]));
         assert_eq!(cross(1, 2, &minus, &[0], 1.0).0.loss_nats_sum, f64::INFINITY);
     }
 

@@ -37,6 +37,7 @@ pub trait Real:
     + SubAssign
     + MulAssign
     + DivAssign
+    + crate::vector_math::VectorMath
 {
     /// `f32` or `f64`.
     const NAME: &'static str;

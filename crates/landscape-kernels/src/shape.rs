@@ -1,8 +1,15 @@
-//! Elements moved, not changed: layouts of images, flatten, concatenation along the last axis.
+//! Elements moved, not changed: layouts of images, flatten, axes in another order, slices, repetition, concatenation along the last axis.
 
+mod permute;
+mod repeat;
+mod slice;
 mod transpose;
 #[cfg(feature = "cuda")]
 mod cuda;
+
+pub use permute::{inverse, permute};
+pub use repeat::{repeat_backward, repeat_forward};
+pub use slice::{SliceShape, slice_backward, slice_forward};
 
 use crate::check::{n_elements, shape_error};
 use crate::error::{Result, check_len};

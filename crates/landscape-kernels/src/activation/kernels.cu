@@ -1,4 +1,4 @@
-// Relu, gelu, sums: the loops of activation.rs, one thread per element.
+// Relu, gelu, pointwise functions, sums: the loops of activation.rs, one thread per element.
 //
 // Compiled without contraction of products and sums, so that relu and the sums have the bits of the CPU.
 
@@ -72,6 +72,139 @@ __device__ __forceinline__ void gelu_backward(index_t n, int kind, const T *x, c
     }
 }
 
+// 1/(1 + e^-x), and one minus it without the loss of digits.
+__device__ __forceinline__ double sigmoid(double x, double *rest)
+{
+    double e = exp(-fabs(x));
+    double large = 1.0 / (1.0 + e);
+    double small = e * large;
+    *rest = x >= 0.0 ? small : large;
+    return x >= 0.0 ? large : small;
+}
+
+// NaN stays NaN.
+template <typename T>
+__device__ __forceinline__ T clamp(T x, T low, T high)
+{
+    x = x < low ? low : x;
+    return x > high ? high : x;
+}
+
+// The functions of pointwise.rs by their numbers; p and q are their attributes. Exponentials are taken in double precision, all else in T
+// as on the CPU.
+template <typename T>
+__device__ __forceinline__ T pointwise(int kind, T p, T q, double exponent, T x)
+{
+    double rest;
+    switch (kind) {
+    case 0:
+        return x * (T)sigmoid((double)x, &rest);
+    case 1:
+        return (T)sigmoid((double)x, &rest);
+    case 2:
+        return x * clamp(x + (T)3, (T)0, (T)6) / (T)6;
+    case 3:
+        return clamp(x + (T)3, (T)0, (T)6) / (T)6;
+    case 4:
+        return (T)tanh((double)x);
+    case 5:
+        return x > (T)0 ? x : x * p;
+    case 6:
+        return clamp(x, p, q);
+    case 7:
+        return x <= (T)0 ? p * (T)expm1((double)x) : x;
+    case 8:
+        return x > (T)20 ? x : (T)(fmax((double)x, 0.0) + log1p(exp(-fabs((double)x))));
+    case 9:
+        return (T)exp((double)x);
+    case 10:
+        return p * x + q;
+    default:
+        if (exponent == 2.0) {
+            return x * x;
+        }
+        if (exponent == 3.0) {
+            return x * x * x;
+        }
+        if (exponent == 0.5) {
+            return sqrt(x);
+        }
+        if (exponent == -0.5) {
+            return (T)1 / sqrt(x);
+        }
+        return exponent == -1.0 ? (T)1 / x : (T)pow((double)x, exponent);
+    }
+}
+
+// Its derivative times dy.
+template <typename T>
+__device__ __forceinline__ T pointwise_gradient(int kind, T p, T q, double exponent, T x, T dy)
+{
+    double s, rest;
+    switch (kind) {
+    case 0:
+        s = sigmoid((double)x, &rest);
+        return dy * (T)(s * (1.0 + (double)x * rest));
+    case 1:
+        s = sigmoid((double)x, &rest);
+        return dy * (T)(s * rest);
+    case 2:
+        return x <= (T)-3 ? (T)0 : x < (T)3 ? dy * (x / (T)3 + (T)0.5) : dy;
+    case 3:
+        return x > (T)-3 && x < (T)3 ? dy / (T)6 : (T)0;
+    case 4:
+        s = exp(-2.0 * fabs((double)x));
+        rest = 2.0 / (1.0 + s);
+        return dy * (T)(s * rest * rest);
+    case 5:
+        return x > (T)0 ? dy : dy * p;
+    case 6:
+        return x > p && x < q ? dy : (T)0;
+    case 7:
+        return x <= (T)0 ? dy * (p * (T)exp((double)x)) : dy;
+    case 8:
+        return x > (T)20 ? dy : dy * (T)sigmoid((double)x, &rest);
+    case 9:
+        return dy * (T)exp((double)x);
+    case 10:
+        return dy * p;
+    default:
+        if (exponent == 2.0) {
+            return dy * (p * x);
+        }
+        if (exponent == 3.0) {
+            return dy * (p * (x * x));
+        }
+        if (exponent == 0.5) {
+            return dy * (p / sqrt(x));
+        }
+        if (exponent == -0.5) {
+            return dy * (p / (x * sqrt(x)));
+        }
+        if (exponent == -1.0) {
+            return dy * (p / (x * x));
+        }
+        return exponent == 0.0 ? (T)0 : (T)((double)dy * (exponent * pow((double)x, exponent - 1.0)));
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ void pointwise_forward(index_t n, int kind, double p, double q, const T *x, T *y)
+{
+    FOR_EACH(i, n) {
+        y[i] = pointwise(kind, (T)p, (T)q, p, x[i]);
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ void pointwise_backward(
+    index_t n, int kind, double p, double q, const T *x, const T *dy, T *dx, int add)
+{
+    FOR_EACH(i, n) {
+        store(dx + i, pointwise_gradient(kind, (T)p, (T)q, p, x[i], dy[i]), add);
+    }
+}
+
 // a or b may be y.
 template <typename T>
 __device__ __forceinline__ void add_forward(index_t n, const T *a, const T *b, T *y)
@@ -94,6 +227,15 @@ __device__ __forceinline__ void add_forward(index_t n, const T *a, const T *b, T
     extern "C" __global__ void gelu_backward_##name(index_t n, int kind, const T *x, const T *dy, T *dx, int add)       \
     {                                                                                                                   \
         gelu_backward(n, kind, x, dy, dx, add);                                                                         \
+    }                                                                                                                   \
+    extern "C" __global__ void pointwise_forward_##name(index_t n, int kind, double p, double q, const T *x, T *y)      \
+    {                                                                                                                   \
+        pointwise_forward(n, kind, p, q, x, y);                                                                         \
+    }                                                                                                                   \
+    extern "C" __global__ void pointwise_backward_##name(                                                               \
+        index_t n, int kind, double p, double q, const T *x, const T *dy, T *dx, int add)                               \
+    {                                                                                                                   \
+        pointwise_backward(n, kind, p, q, x, dy, dx, add);                                                              \
     }                                                                                                                   \
     extern "C" __global__ void add_##name(index_t n, const T *a, const T *b, T *y) { add_forward(n, a, b, y); }
 

@@ -51,8 +51,10 @@ pub(super) fn cross_entropy<T: Real>(
     add_rows(cuda, n_rows, &losses, &flags, Some(labels), sums)
 }
 
-pub(super) fn squared_error<T: Real>(
+/// A loss between outputs and targets of the same shape.
+fn pairs<T: Real>(
     cuda: &Cuda,
+    kernel: &'static str,
     [n_rows, n_outputs]: [usize; 2],
     outputs: View<'_, T>,
     targets: View<'_, T>,
@@ -66,10 +68,32 @@ pub(super) fn squared_error<T: Real>(
     let (gradient, scale) = gradient.map_or((None, 0.0), |(gradient, scale)| (Some(gradient), scale));
     cuda.launch(
         &KERNELS,
-        "squared_error",
+        kernel,
         T::NAME,
         grid(n_rows),
         &[&n_rows, &n_outputs, &outputs, &targets, &gradient, &scale, &losses.view_mut(), &flags.view_mut()],
     )?;
     add_rows(cuda, n_rows, &losses, &flags, None, sums)
+}
+
+pub(super) fn squared_error<T: Real>(
+    cuda: &Cuda,
+    sizes: [usize; 2],
+    outputs: View<'_, T>,
+    targets: View<'_, T>,
+    gradient: Option<(ViewMut<'_, T>, f64)>,
+    sums: ViewMut<'_, f64>,
+) -> Result<()> {
+    pairs(cuda, "squared_error", sizes, outputs, targets, gradient, sums)
+}
+
+pub(super) fn binary_cross_entropy<T: Real>(
+    cuda: &Cuda,
+    sizes: [usize; 2],
+    logits: View<'_, T>,
+    targets: View<'_, T>,
+    gradient: Option<(ViewMut<'_, T>, f64)>,
+    sums: ViewMut<'_, f64>,
+) -> Result<()> {
+    pairs(cuda, "binary_cross_entropy", sizes, logits, targets, gradient, sums)
 }

@@ -1,6 +1,7 @@
 // Losses as loss.rs: one warp per row, everything in double precision; rows are then added up in a fixed order by one block.
 //
-// Between the two, a row is its loss and a flag. `sums` is {loss, wrong rows, 1 + row of a label that is no class, that label}, added to.
+// Between the two, a row is its loss and a flag. `sums` is {loss, wrong rows, 1 + row of a label that is no class, that label, rows that
+// counted}, added to.
 
 typedef long long index_t;
 
@@ -9,6 +10,9 @@ typedef long long index_t;
 #define ALL 0xffffffffu
 #define WRONG 1u
 #define BAD_LABEL 2u
+#define NOT_COUNTED 4u
+// The label of a row that counts nothing.
+#define IGNORED 0xffffffffu
 
 // The sum over a warp, by a fixed tree; every lane gets it.
 __device__ __forceinline__ double sum_of_warp(double value)
@@ -27,10 +31,22 @@ __device__ __forceinline__ void cross_entropy(
     for (index_t row = (index_t)blockIdx.x * blockDim.y + threadIdx.y; row < n_rows; row += (index_t)gridDim.x * blockDim.y) {
         const T *z = logits + row * n_classes;
         index_t label = labels[row];
+        if (labels[row] == IGNORED) {
+            if (gradient) {
+                for (index_t j = threadIdx.x; j < n_classes; j += WARP) {
+                    gradient[row * n_classes + j] = (T)0;
+                }
+            }
+            if (threadIdx.x == 0) {
+                losses[row] = 0.0;
+                flags[row] = NOT_COUNTED;
+            }
+            continue;
+        }
         if (label >= n_classes) {
             if (threadIdx.x == 0) {
                 losses[row] = 0.0;
-                flags[row] = BAD_LABEL;
+                flags[row] = BAD_LABEL | NOT_COUNTED;
             }
             continue;
         }
@@ -99,20 +115,50 @@ __device__ __forceinline__ void squared_error(
     }
 }
 
+// Mean over the outputs of a row; gradient (may be null) = scale*(sigmoid(z) - t)/m.
+template <typename T>
+__device__ __forceinline__ void binary_cross_entropy(
+    index_t n_rows, index_t n_outputs, const T *logits, const T *targets, T *gradient, double scale, double *losses, unsigned *flags)
+{
+    double m = (double)n_outputs;
+    for (index_t row = (index_t)blockIdx.x * blockDim.y + threadIdx.y; row < n_rows; row += (index_t)gridDim.x * blockDim.y) {
+        double sum = 0.0, wrong = 0.0;
+        for (index_t j = threadIdx.x; j < n_outputs; j += WARP) {
+            index_t at = row * n_outputs + j;
+            double z = (double)logits[at], t = (double)targets[at];
+            double e = exp(-fabs(z));
+            sum += fmax(z, 0.0) - z * t + log1p(e);
+            wrong += z != z || (z > 0.0) != (t > 0.5) ? 1.0 : 0.0;
+            if (gradient) {
+                gradient[at] = (T)(scale * ((z >= 0.0 ? 1.0 / (1.0 + e) : e / (1.0 + e)) - t) / m);
+            }
+        }
+        sum = sum_of_warp(sum);
+        wrong = sum_of_warp(wrong);
+        if (threadIdx.x == 0) {
+            losses[row] = sum / m;
+            flags[row] = wrong > 0.0 ? WRONG : 0u;
+        }
+    }
+}
+
 // One block of 256 threads: each adds every 256th row, then a tree. labels may be null where no flag tells of a bad one.
 extern "C" __global__ void loss_sums(
     index_t n_rows, const double *losses, const unsigned *flags, const unsigned *labels, double *sums)
 {
     __shared__ double loss[BLOCK];
     __shared__ double wrong[BLOCK];
+    __shared__ double counted[BLOCK];
     __shared__ index_t bad[BLOCK];
     int at = threadIdx.x;
     loss[at] = 0.0;
     wrong[at] = 0.0;
+    counted[at] = 0.0;
     bad[at] = n_rows;
     for (index_t row = at; row < n_rows; row += BLOCK) {
         loss[at] += losses[row];
         wrong[at] += flags[row] & WRONG ? 1.0 : 0.0;
+        counted[at] += flags[row] & NOT_COUNTED ? 0.0 : 1.0;
         if (flags[row] & BAD_LABEL && row < bad[at]) {
             bad[at] = row;
         }
@@ -122,6 +168,7 @@ extern "C" __global__ void loss_sums(
         if (at < half) {
             loss[at] += loss[at + half];
             wrong[at] += wrong[at + half];
+            counted[at] += counted[at + half];
             bad[at] = bad[at + half] < bad[at] ? bad[at + half] : bad[at];
         }
         __syncthreads();
@@ -129,6 +176,7 @@ extern "C" __global__ void loss_sums(
     if (at == 0) {
         sums[0] += loss[0];
         sums[1] += wrong[0];
+        sums[4] += counted[0];
         // The first bad label since the sums were set to zero is the one that is told.
         if (bad[0] < n_rows && sums[2] == 0.0) {
             sums[2] = (double)(bad[0] + 1);
@@ -149,6 +197,12 @@ extern "C" __global__ void loss_sums(
         double *losses, unsigned *flags)                                                                                 \
     {                                                                                                                    \
         squared_error(n_rows, n_outputs, outputs, targets, gradient, scale, losses, flags);                              \
+    }                                                                                                                    \
+    extern "C" __global__ void binary_cross_entropy_##name(                                                              \
+        index_t n_rows, index_t n_outputs, const T *logits, const T *targets, T *gradient, double scale,                 \
+        double *losses, unsigned *flags)                                                                                 \
+    {                                                                                                                    \
+        binary_cross_entropy(n_rows, n_outputs, logits, targets, gradient, scale, losses, flags);                        \
     }
 
 KERNELS(float, f32)

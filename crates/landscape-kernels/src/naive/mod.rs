@@ -9,6 +9,8 @@ pub(crate) mod batch_norm;
 pub(crate) mod group_norm;
 pub(crate) mod layer_norm;
 pub(crate) mod activation;
+pub(crate) mod pointwise;
+pub(crate) mod broadcast;
 pub(crate) mod dropout;
 pub(crate) mod pool;
 pub(crate) mod shape;

@@ -91,3 +91,20 @@ pub(super) fn mean_forward<T: Real>(cuda: &Cuda, windows: Windows, x: View<'_, T
 pub(super) fn mean_backward<T: Real>(cuda: &Cuda, windows: Windows, dy: View<'_, T>, dx: ViewMut<'_, T>, mode: Accumulate) -> Result<()> {
     cuda.launch(&KERNELS, "mean_pool_backward", T::NAME, Grid::over(dx.len()), &[&Plain(windows), &dy, &dx, &mode])
 }
+
+pub(super) fn axis_mean_forward<T: Real>(cuda: &Cuda, [len, inner]: [usize; 2], x: View<'_, T>, y: ViewMut<'_, T>) -> Result<()> {
+    let n = y.len();
+    let grid = Grid { threads: [32, 8, 1], ..Grid::blocks(n.div_ceil(32), 256) };
+    cuda.launch(&KERNELS, "axis_mean_forward", T::NAME, grid, &[&n, &len, &inner, &x, &y])
+}
+
+pub(super) fn axis_mean_backward<T: Real>(
+    cuda: &Cuda,
+    [len, inner]: [usize; 2],
+    dy: View<'_, T>,
+    dx: ViewMut<'_, T>,
+    mode: Accumulate,
+) -> Result<()> {
+    let n = dx.len();
+    cuda.launch(&KERNELS, "axis_mean_backward", T::NAME, Grid::over(n), &[&n, &len, &inner, &dy, &dx, &mode])
+}

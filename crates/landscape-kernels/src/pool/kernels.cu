@@ -141,6 +141,44 @@ __device__ __forceinline__ void mean_backward(const PoolWindows &w, const T *dy,
     }
 }
 
+// Means over the middle axis of [outer, len, inner]: a block of 32 x 8 threads for 32 means, eight interleaved sums each, then a tree.
+template <typename T>
+__device__ __forceinline__ void axis_mean_forward(
+    index_t n_means, index_t len, index_t inner, const T *x, T *y, double (*sums)[32])
+{
+    for (index_t first = (index_t)blockIdx.x * 32; first < n_means; first += (index_t)gridDim.x * 32) {
+        index_t mean = first + threadIdx.x;
+        double sum = 0.0;
+        if (mean < n_means) {
+            const T *from = x + mean / inner * len * inner + mean % inner;
+            for (index_t k = threadIdx.y; k < len; k += 8) {
+                sum += (double)from[k * inner];
+            }
+        }
+        sums[threadIdx.y][threadIdx.x] = sum;
+        __syncthreads();
+        for (int half = 4; half > 0; half /= 2) {
+            if ((int)threadIdx.y < half) {
+                sums[threadIdx.y][threadIdx.x] += sums[threadIdx.y + half][threadIdx.x];
+            }
+            __syncthreads();
+        }
+        if (mean < n_means && threadIdx.y == 0) {
+            y[mean] = (T)(sums[0][threadIdx.x] / (double)len);
+        }
+        __syncthreads();
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ void axis_mean_backward(index_t n, index_t len, index_t inner, const T *dy, T *dx, int add)
+{
+    for (index_t i = (index_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (index_t)gridDim.x * blockDim.x) {
+        T value = (T)((double)dy[i / (len * inner) * inner + i % inner] / (double)len);
+        dx[i] = add ? dx[i] + value : value;
+    }
+}
+
 #define KERNELS(T, name)                                                                                                 \
     extern "C" __global__ void max_pool_forward_##name(PoolWindows w, const T *x, T *y, unsigned *argmax)                \
     {                                                                                                                    \
@@ -154,6 +192,16 @@ __device__ __forceinline__ void mean_backward(const PoolWindows &w, const T *dy,
     extern "C" __global__ void mean_pool_backward_##name(PoolWindows w, const T *dy, T *dx, int add)                     \
     {                                                                                                                    \
         mean_backward(w, dy, dx, add);                                                                                   \
+    } \
+    extern "C" __global__ void axis_mean_forward_##name(index_t n_means, index_t len, index_t inner, const T *x, T *y)  \
+    {                                                                                                                   \
+        __shared__ double sums[8][32];                                                                                  \
+        axis_mean_forward(n_means, len, inner, x, y, sums);                                                             \
+    }                                                                                                                   \
+    extern "C" __global__ void axis_mean_backward_##name(                                                               \
+        index_t n, index_t len, index_t inner, const T *dy, T *dx, int add)                                             \
+    {                                                                                                                   \
+        axis_mean_backward(n, len, inner, dy, dx, add);                                                                 \
     }
 
 KERNELS(float, f32)

@@ -1,10 +1,11 @@
-//! Maximum, average and adaptive average pooling of channels-last images.
+//! Maximum, average and adaptive average pooling of channels-last images, and means over one axis.
 //!
-//! All three are windows on two axes: an output pixel looks at a range of rows and a range of columns, clipped to the image.
+//! The first three are windows on two axes: an output pixel looks at a range of rows and a range of columns, clipped to the image.
 
 mod adaptive;
 mod average;
 mod max;
+mod mean;
 mod window;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -12,6 +13,7 @@ mod cuda;
 pub use adaptive::{AdaptiveShape, adaptive_average_backward, adaptive_average_forward};
 pub use average::{Padding, average_backward, average_forward};
 pub use max::{max_backward, max_forward};
+pub use mean::{mean_backward, mean_forward};
 
 use crate::check::{n_elements, shape_error};
 use crate::error::Result;

@@ -1,4 +1,4 @@
-// Elements moved, not changed, as shape.rs: transposed images, and columns copied from one row length to another.
+// Elements moved, not changed, as shape.rs: transposed images, axes in another order, slices, and columns copied from one row length to another.
 
 typedef long long index_t;
 
@@ -47,6 +47,59 @@ __device__ __forceinline__ void copy_columns(
     }
 }
 
+#define MAX_AXES 8
+
+// The axes of y, outermost first, and by how much x moves along each.
+struct PermuteAxes {
+    index_t n_axes;
+    index_t sizes[MAX_AXES];
+    index_t strides[MAX_AXES];
+};
+
+template <typename T>
+__device__ __forceinline__ void permute(index_t n, PermuteAxes axes, const T *x, T *y, int add)
+{
+    FOR_EACH(i, n) {
+        index_t rest = i, from = 0;
+        for (index_t axis = axes.n_axes - 1; axis >= 0; axis--) {
+            from += rest % axes.sizes[axis] * axes.strides[axis];
+            rest /= axes.sizes[axis];
+        }
+        y[i] = add ? y[i] + x[from] : x[from];
+    }
+}
+
+// The indices start + k*step, k < len, of the middle axis of [outer, axis, inner].
+struct SliceSizes {
+    index_t axis, inner, start, step, len;
+};
+
+template <typename T>
+__device__ __forceinline__ void slice_forward(index_t n, SliceSizes s, const T *x, T *y)
+{
+    FOR_EACH(i, n) {
+        index_t outer = i / (s.len * s.inner), taken = i / s.inner % s.len;
+        y[i] = x[(outer * s.axis + s.start + taken * s.step) * s.inner + i % s.inner];
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ void slice_backward(index_t n, SliceSizes s, const T *dy, T *dx, int add)
+{
+    FOR_EACH(i, n) {
+        index_t outer = i / (s.axis * s.inner), from_start = i / s.inner % s.axis - s.start;
+        index_t taken = from_start / s.step;
+        int is_taken = from_start >= 0 && from_start % s.step == 0 && taken < s.len;
+        if (is_taken) {
+            T value = dy[(outer * s.len + taken) * s.inner + i % s.inner];
+            // As the CPU, which adds to zeros.
+            dx[i] = (add ? dx[i] : (T)0) + value;
+        } else if (!add) {
+            dx[i] = (T)0;
+        }
+    }
+}
+
 #define KERNELS(T, name)                                                                                                 \
     extern "C" __global__ void transpose_##name(                                                                         \
         index_t n_matrices, index_t n_rows, index_t n_columns, const T *x, T *y, int add)                                \
@@ -58,6 +111,18 @@ __device__ __forceinline__ void copy_columns(
         index_t n_rows, index_t width, const T *from, index_t from_width, T *into, index_t into_width, int add)          \
     {                                                                                                                    \
         copy_columns(n_rows, width, from, from_width, into, into_width, add);                                            \
+    }                                                                                                                    \
+    extern "C" __global__ void permute_##name(index_t n, PermuteAxes axes, const T *x, T *y, int add)                    \
+    {                                                                                                                    \
+        permute(n, axes, x, y, add);                                                                                     \
+    }                                                                                                                    \
+    extern "C" __global__ void slice_forward_##name(index_t n, SliceSizes sizes, const T *x, T *y)                       \
+    {                                                                                                                    \
+        slice_forward(n, sizes, x, y);                                                                                   \
+    }                                                                                                                    \
+    extern "C" __global__ void slice_backward_##name(index_t n, SliceSizes sizes, const T *dy, T *dx, int add)           \
+    {                                                                                                                    \
+        slice_backward(n, sizes, dy, dx, add);                                                                           \
     }
 
 KERNELS(float, f32)
