@@ -254,7 +254,8 @@ mod tests {
     fn wrong_shapes_are_errors() {
         let s = shape([1, 2, 2, 2, 2, 1, 1], Mask::None);
         let (x, mut y) = ([0.0_f32; 4], [0.0_f32; 4]);
-        let mut error = |s, n| forward(&s, (&x[..]).into(), (&x[..n]).into(), (&x[..]).into(), (&mut y[..]).into()).unwrap_err().to_string();
+        let mut error =
+            |s, n| forward(&s, (&x[..]).into(), (&x[..n]).into(), (&x[..]).into(), (&mut y[..]).into()).unwrap_err().to_string();
         assert_eq!(error(s, 3), "`attention`: `k` must have 4 elements, got 3");
         assert_eq!(error(AttentionShape { kv_heads: 3, ..s }, 4), "`attention`: `kv_heads` must divide 2 heads, got 3");
         assert_eq!(error(AttentionShape { kv_heads: 0, ..s }, 4), "`attention`: `kv_heads` must divide 2 heads, got 0");

@@ -12,11 +12,11 @@ use std::any::TypeId;
 /// Below this e^x is no normal number, and taken for zero.
 const LOWEST: f32 = -87.336_54;
 /// P(r), from the constant on.
-const P: [f32; 5] = [0.499_999_93, 0.166_665_19, 0.041_668_408, 0.008_368_922, 0.001_381_417_4];
+pub(crate) const P: [f32; 5] = [0.499_999_93, 0.166_665_19, 0.041_668_408, 0.008_368_922, 0.001_381_417_4];
 /// ln 2 in two parts: nine bits, and the rest.
-const LN_2: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
+pub(crate) const LN_2: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
 /// Added, it rounds to a whole number, with which the bits of the sum end.
-const WHOLE: f32 = 1.5 * (1_u32 << 23) as f32;
+pub(crate) const WHOLE: f32 = 1.5 * (1_u32 << 23) as f32;
 
 /// e^x for x ≤ 0, to one unit in the last place; zero where that is below 2⁻¹²⁶. NaN stays NaN.
 #[inline(always)]

@@ -33,7 +33,8 @@ pub const IGNORED: u32 = u32::MAX;
 
 /// Softmax cross-entropy: Σ_i (ln Σ_j exp z_ij − z_i,label), and scale·(softmax(z) − onehot) into the gradient.
 ///
-/// A row whose label is [`IGNORED`] counts nothing, and its gradient is zero. A row counts as right if the first of its largest logits stands at its label. A row with NaN is wrong, its loss and gradient are NaN.
+/// A row whose label is [`IGNORED`] counts nothing, and its gradient is zero. A row counts as right if the first of its largest logits
+/// stands at its label. A row with NaN is wrong, its loss and gradient are NaN.
 ///
 /// # Shapes
 /// `logits` and the gradient `[n_rows, n_classes]`; `labels` `[n_rows]`. The gradient comes with its scale: 1/n for that of the mean.

@@ -1,9 +1,9 @@
 //! RMS normalisation over the last axis: y = x/√(mean(x²) + ε)·γ.
 
 use crate::error::{Result, check_len};
-use crate::layer_norm::rows::{self, Centre, host};
 #[cfg(feature = "cuda")]
 use crate::layer_norm::cuda;
+use crate::layer_norm::rows::{self, Centre, host};
 use crate::layer_norm::{LayerNormShape, check_parameters};
 use crate::memory::{Accumulate, Real, View, ViewMut};
 
@@ -27,13 +27,7 @@ const OP: &str = "rms_norm";
 /// assert_eq!(y, [1.0, -1.0]);
 /// # Ok::<(), landscape_kernels::Error>(())
 /// ```
-pub fn forward<T: Real>(
-    shape: &LayerNormShape,
-    eps: f64,
-    x: View<'_, T>,
-    weight: Option<View<'_, T>>,
-    y: ViewMut<'_, T>,
-) -> Result<()> {
+pub fn forward<T: Real>(shape: &LayerNormShape, eps: f64, x: View<'_, T>, weight: Option<View<'_, T>>, y: ViewMut<'_, T>) -> Result<()> {
     let n = shape.n_elements(OP)?;
     check_len(OP, "x", n, x.len())?;
     check_len(OP, "y", n, y.len())?;

@@ -52,14 +52,7 @@ pub fn forward<T: Real>(n_rows: usize, len: usize, x: View<'_, T>, y: ViewMut<'_
 ///
 /// # Errors
 /// As [`forward`].
-pub fn backward<T: Real>(
-    n_rows: usize,
-    len: usize,
-    y: View<'_, T>,
-    dy: View<'_, T>,
-    dx: ViewMut<'_, T>,
-    mode: Accumulate,
-) -> Result<()> {
+pub fn backward<T: Real>(n_rows: usize, len: usize, y: View<'_, T>, dy: View<'_, T>, dx: ViewMut<'_, T>, mode: Accumulate) -> Result<()> {
     let n = n_elements(OP, &[n_rows, len])?;
     check_len(OP, "y", n, y.len())?;
     check_len(OP, "dy", n, dy.len())?;

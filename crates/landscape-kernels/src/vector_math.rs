@@ -1,7 +1,10 @@
 //! Exponentials and what is made of them, in single precision as straight lines of products and sums that a compiler turns into vectors.
 //!
+//! The argument is reduced, and the polynomial is, as in `exp.rs`, whose exponential is for loops over rows and for arguments of at most zero.
 //! Nothing here fuses a product and a sum, so loops under `multiversion!` have the same bits at every level. Double precision is that of
 //! the standard library.
+
+use crate::exp::{LN_2, P, WHOLE};
 
 /// e^x and its kin for one number; in single precision to about two units in the last place.
 pub trait VectorMath: Sized {
@@ -12,14 +15,6 @@ pub trait VectorMath: Sized {
     /// ln(1 + x) for 0 ≤ x ≤ 1, precise near zero.
     fn ln_1p_lane(self) -> Self;
 }
-
-/// Added to one of these, a number is rounded to a whole one, and the bits of the sum end with it.
-const WHOLE: f32 = 1.5 * (1_u32 << 23) as f32;
-/// ln 2 in two parts: the first has nine bits, so that its product with an exponent is exact.
-const LN_2_HIGH: f32 = 0.693_359_4;
-const LN_2_LOW: f32 = -2.121_944_4e-4;
-/// (e^r − 1 − r)/r² for |r| ≤ ln(2)/2, from the constant on. Source: Cephes `expf`.
-const EXP: [f32; 6] = [0.500_000_012, 0.166_666_655, 0.041_665_796, 0.008_333_452, 0.001_398_199_95, 0.000_198_756_92];
 
 /// The value of a polynomial, coefficients from the constant on.
 #[inline(always)]
@@ -43,13 +38,13 @@ pub(crate) fn powers_of_two(exponent: i32) -> [f32; 2] {
 pub(crate) fn reduce(x: f32) -> (i32, f32, f32) {
     let sum = x * std::f32::consts::LOG2_E + WHOLE;
     let n = sum - WHOLE;
-    ((sum.to_bits() as i32).wrapping_sub(WHOLE.to_bits() as i32), n, (x - n * LN_2_HIGH) - n * LN_2_LOW)
+    ((sum.to_bits() as i32).wrapping_sub(WHOLE.to_bits() as i32), n, (x - n * LN_2[0]) - n * LN_2[1])
 }
 
 /// e^r − 1 for |r| ≤ ln(2)/2.
 #[inline(always)]
 pub(crate) fn small_exp_m1(r: f32) -> f32 {
-    polynomial(&EXP, r) * (r * r) + r
+    polynomial(&P, r) * (r * r) + r
 }
 
 impl VectorMath for f32 {

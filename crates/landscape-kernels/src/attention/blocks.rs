@@ -78,16 +78,7 @@ pub(super) fn forward<T: Real>(s: &AttentionShape, q: &[T], k: &[T], v: &[T], y:
 }
 
 #[allow(clippy::too_many_arguments)]
-pub(super) fn backward<T: Real>(
-    s: &AttentionShape,
-    q: &[T],
-    k: &[T],
-    v: &[T],
-    dy: &[T],
-    dq: &mut [T],
-    dk: &mut [T],
-    dv: &mut [T],
-) {
+pub(super) fn backward<T: Real>(s: &AttentionShape, q: &[T], k: &[T], v: &[T], dy: &[T], dq: &mut [T], dk: &mut [T], dv: &mut [T]) {
     // What no query sees has no gradient.
     [&mut *dk, &mut *dv].into_iter().for_each(|d| d.fill(T::ZERO));
     if s.kv_len == 0 || dy.is_empty() {

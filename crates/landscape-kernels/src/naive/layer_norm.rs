@@ -10,14 +10,7 @@ fn normal(of_mean: bool, eps: f64, x: &[f64]) -> (Vec<f64>, f64) {
     (x.iter().map(|v| (v - mean) / r).collect(), r)
 }
 
-pub(crate) fn forward(
-    of_mean: bool,
-    s: &LayerNormShape,
-    eps: f64,
-    x: &[f64],
-    weight: Option<&[f64]>,
-    bias: Option<&[f64]>,
-) -> Vec<f64> {
+pub(crate) fn forward(of_mean: bool, s: &LayerNormShape, eps: f64, x: &[f64], weight: Option<&[f64]>, bias: Option<&[f64]>) -> Vec<f64> {
     let affine = |(j, v): (usize, f64)| v * weight.map_or(1.0, |w| w[j]) + bias.map_or(0.0, |b| b[j]);
     x.chunks(s.len.max(1)).flat_map(|row| normal(of_mean, eps, row).0.into_iter().enumerate().map(affine).collect::<Vec<_>>()).collect()
 }
