@@ -12,9 +12,9 @@ use std::any::TypeId;
 /// Below this e^x is no normal number, and taken for zero.
 const LOWEST: f32 = -87.336_54;
 /// P(r), from the constant on.
-pub(crate) const P: [f32; 5] = [0.499_999_93, 0.166_665_19, 0.041_668_408, 0.008_368_922, 0.001_381_417_4];
+pub(crate) const P: [f32; 5] = [0.499_999_93, 0.166_665_2, 0.041_668_408, 0.008_368_922, 0.001_381_417_4];
 /// ln 2 in two parts: nine bits, and the rest.
-pub(crate) const LN_2: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
+pub(crate) const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
 /// Added, it rounds to a whole number, with which the bits of the sum end.
 pub(crate) const WHOLE: f32 = 1.5 * (1_u32 << 23) as f32;
 

@@ -1,11 +1,12 @@
 //! Group normalisation of `[n, pixels, channels]`: each group of channels of each example by its own mean and variance.
 
-#[cfg(feature = "cuda")]
-mod cuda;
-
 use crate::batch_norm::{batch_gradient_rows, normalize_rows};
 use crate::check::{n_elements, shape_error};
 use crate::error::{Result, check_len};
+#[cfg(feature = "cuda")]
+use crate::layer_norm::cuda;
+#[cfg(feature = "cuda")]
+use crate::layer_norm::rows::Centre;
 use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::parallel::{CHUNK, for_each_chunk_mut};
 use crate::reduce::{gradient_moments, rows_per_wide_row, shifted_moments, tile};
@@ -77,7 +78,7 @@ pub fn forward<T: Real>(
     for (operand, parameter) in [("weight", weight), ("bias", bias)] {
         parameter.map_or(Ok(()), |parameter| check_len(OP, operand, shape.channels, parameter.len()))?;
     }
-    on_device!(OP, [x, weight, bias, y], gpu => cuda::forward(gpu, shape, eps, x, weight, bias, y));
+    on_device!(OP, [x, weight, bias, y], gpu => cuda::forward(gpu, Centre::Mean, shape, eps, x, weight, bias, y));
     if n == 0 {
         return Ok(());
     }
@@ -128,8 +129,8 @@ pub fn backward<T: Real>(
     }
     on_device!(
         OP,
-        [x, weight, dy, dx.as_ref().map(|(dx, _)| dx), dweight, dbias],
-        gpu => cuda::backward(gpu, shape, eps, x, weight, dy, dx, dweight, dbias, mode)
+        [x, weight, dy, dx, dweight, dbias],
+        gpu => cuda::backward(gpu, Centre::Mean, shape, eps, x, weight, dy, dx, dweight, dbias, mode)
     );
     let sums = if n == 0 { Vec::new() } else { backward_examples(shape, eps, x.host(), weight, dy.host(), dx) };
     for (which, into) in [dweight, dbias].into_iter().enumerate() {

@@ -6,6 +6,8 @@ pub(crate) mod rows;
 
 use crate::check::n_elements;
 use crate::error::{Result, check_len};
+#[cfg(feature = "cuda")]
+use crate::group_norm::GroupNormShape;
 use crate::memory::{Accumulate, Real, View, ViewMut};
 use rows::{Centre, host};
 
@@ -23,6 +25,12 @@ pub struct LayerNormShape {
 impl LayerNormShape {
     pub(crate) fn n_elements(&self, op: &'static str) -> Result<usize> {
         n_elements(op, &[self.n_rows, self.len])
+    }
+
+    /// The group norm that this is: of one pixel and one group.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn as_groups(&self) -> GroupNormShape {
+        GroupNormShape { n: self.n_rows, pixels: 1, channels: self.len, groups: 1 }
     }
 }
 
@@ -58,7 +66,7 @@ pub fn forward<T: Real>(
     check_len(OP, "x", n, x.len())?;
     check_len(OP, "y", n, y.len())?;
     check_parameters(OP, shape, weight, [("bias", bias.map(View::len))])?;
-    on_device!(OP, [x, weight, bias, y], gpu => cuda::forward(gpu, Centre::Mean, shape, eps, x, weight, bias, y));
+    on_device!(OP, [x, weight, bias, y], gpu => cuda::forward(gpu, Centre::Mean, &shape.as_groups(), eps, x, weight, bias, y));
     rows::forward(Centre::Mean, shape, eps, x.host(), host(weight), host(bias), y.host());
     Ok(())
 }
@@ -92,8 +100,8 @@ pub fn backward<T: Real>(
     check_parameters(OP, shape, weight, lens)?;
     on_device!(
         OP,
-        [x, weight, dy, dx.as_ref().map(|(dx, _)| dx), dweight, dbias],
-        gpu => cuda::backward(gpu, Centre::Mean, shape, eps, x, weight, dy, dx, dweight, dbias, mode)
+        [x, weight, dy, dx, dweight, dbias],
+        gpu => cuda::backward(gpu, Centre::Mean, &shape.as_groups(), eps, x, weight, dy, dx, dweight, dbias, mode)
     );
     rows::backward(Centre::Mean, shape, eps, x.host(), host(weight), dy.host(), dx, dweight, dbias, mode);
     Ok(())

@@ -32,7 +32,7 @@ pub fn forward<T: Real>(shape: &LayerNormShape, eps: f64, x: View<'_, T>, weight
     check_len(OP, "x", n, x.len())?;
     check_len(OP, "y", n, y.len())?;
     check_parameters(OP, shape, weight, [])?;
-    on_device!(OP, [x, weight, y], gpu => cuda::forward(gpu, Centre::Zero, shape, eps, x, weight, None, y));
+    on_device!(OP, [x, weight, y], gpu => cuda::forward(gpu, Centre::Zero, &shape.as_groups(), eps, x, weight, None, y));
     rows::forward(Centre::Zero, shape, eps, x.host(), host(weight), None, y.host());
     Ok(())
 }
@@ -64,8 +64,8 @@ pub fn backward<T: Real>(
     check_parameters(OP, shape, weight, [("dweight", dweight.as_ref().map(ViewMut::len))])?;
     on_device!(
         OP,
-        [x, weight, dy, dx.as_ref().map(|(dx, _)| dx), dweight],
-        gpu => cuda::backward(gpu, Centre::Zero, shape, eps, x, weight, dy, dx, dweight, None, mode)
+        [x, weight, dy, dx, dweight],
+        gpu => cuda::backward(gpu, Centre::Zero, &shape.as_groups(), eps, x, weight, dy, dx, dweight, None, mode)
     );
     rows::backward(Centre::Zero, shape, eps, x.host(), host(weight), dy.host(), dx, dweight, None, mode);
     Ok(())

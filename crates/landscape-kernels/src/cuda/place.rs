@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::memory::{DeviceView, DeviceViewMut};
 use crate::error::{Error, Result};
-use crate::memory::{View, ViewMut};
+use crate::memory::{Accumulate, View, ViewMut};
 
 /// Where an operand is.
 #[derive(Clone, Copy)]
@@ -48,6 +48,13 @@ impl<'a, P: Placed<'a>> Placed<'a> for Option<P> {
 
 /// A view with a number beside it, as a gradient with its scale.
 impl<'a, P: Placed<'a>> Placed<'a> for (P, f64) {
+    fn place(&self) -> Place<'a> {
+        self.0.place()
+    }
+}
+
+/// A gradient with its mode.
+impl<'a, P: Placed<'a>> Placed<'a> for (P, Accumulate) {
     fn place(&self) -> Place<'a> {
         self.0.place()
     }

@@ -2,7 +2,7 @@
 //!
 //! Where there is no GPU the test says so and passes; `without_gpu.rs` then runs it on the processor behind the driver's interface.
 
-use crate::{values, weight_space};
+use crate::{transformers, values, weight_space};
 use landscape_kernels::activation::{self, Gelu};
 use landscape_kernels::batch_norm::{self, BatchNormShape, Share};
 use landscape_kernels::conv2d::{self, Conv2dShape};
@@ -38,7 +38,7 @@ pub fn narrow<T: Real>(values: &[f64]) -> Vec<T> {
 }
 
 /// Runs `op` in both modes on a run that holds values already; overwriting must not read them, so they are NaN.
-fn both_modes<T: Real>(device: &Device, n: usize, mut op: impl FnMut(&mut Memory<T>, Accumulate) -> Result<()>) -> Result<Vec<Vec<T>>> {
+pub fn both_modes<T: Real>(device: &Device, n: usize, mut op: impl FnMut(&mut Memory<T>, Accumulate) -> Result<()>) -> Result<Vec<Vec<T>>> {
     let mut results = Vec::new();
     for mode in MODES {
         let start = match mode {
@@ -53,7 +53,7 @@ fn both_modes<T: Real>(device: &Device, n: usize, mut op: impl FnMut(&mut Memory
 }
 
 /// A fresh run that the op must fill.
-fn fresh<T: Real>(device: &Device, n: usize) -> Memory<T> {
+pub fn fresh<T: Real>(device: &Device, n: usize) -> Memory<T> {
     Memory::from_host(device, vec![T::from_f64(f64::NAN); n])
 }
 
@@ -359,8 +359,8 @@ fn losses<T: Real>() -> Vec<Case<T>> {
 }
 
 fn all<T: Real>() -> Vec<Case<T>> {
-    let groups = [element_wise(), moves(), pools(), linears(), convolutions(), batch_norms(), losses(), weight_space::all()];
-    groups.into_iter().flatten().collect()
+    let groups = [element_wise(), moves(), pools(), linears(), convolutions(), batch_norms(), losses()];
+    groups.into_iter().chain([transformers::all(), weight_space::all()]).flatten().collect()
 }
 
 /// Fails unless the two agree as far as the case wants.

@@ -2,6 +2,7 @@
 
 mod accumulate;
 mod devices;
+mod transformers;
 mod weight_space;
 mod bad_shapes;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
