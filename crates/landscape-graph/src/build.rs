@@ -328,7 +328,7 @@ fn declared(nodes: &[Node]) -> Result<Vec<TensorDecl>> {
             };
             let first = &tensors[first];
             let kinds = [role, first.role].map(Role::is_parameter);
-            if first.shape != shape || kinds != [true; 2] {
+            if first.shape != shape || kinds != [true; 2] || first.node.0 == idx {
                 return Err(Error::SharedTensor {
                     tensor: name,
                     node: node.name.clone(),

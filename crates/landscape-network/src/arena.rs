@@ -40,6 +40,8 @@ pub(crate) struct Arena<T> {
     pub packed_gradient: Memory<T>,
     /// Per step of the training plan, the sums of its gradient and of the products with what its batch norm read.
     pub sums: Vec<[Memory<f64>; 2]>,
+    /// One zero, for what is repeated by adding it.
+    pub zero: Memory<T>,
     /// As many zeros as any layer has channels.
     pub zeros: Memory<T>,
 }
@@ -49,7 +51,15 @@ impl<T: Real> Arena<T> {
     pub fn new(device: &Device) -> Self {
         let slots = Slots { device: device.clone(), memories: Vec::new() };
         let nothing = || Memory::zeros(device, 0);
-        Arena { slots, argmax: Vec::new(), scratch: nothing(), packed_gradient: nothing(), sums: Vec::new(), zeros: nothing() }
+        Arena {
+            slots,
+            argmax: Vec::new(),
+            scratch: nothing(),
+            packed_gradient: nothing(),
+            sums: Vec::new(),
+            zero: Memory::zeros(device, 1),
+            zeros: nothing(),
+        }
     }
 
     /// Makes room for `n_examples` in a plan's memories; what they held is lost where they grow.

@@ -1,9 +1,7 @@
 //! One step in reverse.
 
 use crate::arena::{Arena, Slots};
-use crate::attributes::{
-    adaptive_shape, average_padding, concat_widths, conv2d_shape, dropout_mask, gelu, input_shape, linear_shape, norm_shape, pool_shape,
-};
+use crate::attributes::{conv2d_shape, dropout_mask, linear_shape, norm_shape};
 use crate::error::Result;
 use crate::forward::Run;
 use crate::fuse::{FusedStep, Work};
@@ -15,7 +13,7 @@ use landscape_graph::Op;
 use landscape_kernels::activation::Activation;
 use landscape_kernels::batch_norm::{Incoming, Through};
 use landscape_kernels::conv2d::{Gate, GradientEpilogue, Prologue};
-use landscape_kernels::{Accumulate, Memory, Real, View, ViewMut, activation, batch_norm, conv2d, dropout, linear, pool, reduce, shape};
+use landscape_kernels::{Accumulate, Memory, Real, View, ViewMut, activation, batch_norm, conv2d, dropout, linear, reduce};
 
 /// Where the gradients of the parameters go.
 pub(crate) struct Target<'a, T> {
@@ -26,25 +24,37 @@ pub(crate) struct Target<'a, T> {
 }
 
 impl<T: Real> Target<'_, T> {
-    /// The places of a step's weight and bias.
-    fn of(&mut self, step: &Step) -> (Option<ViewMut<'_, T>>, Option<ViewMut<'_, T>>) {
+    /// The places of a step's weight and bias, and whether they are replaced: not where a later step, which shares them, has done so.
+    pub fn of(&mut self, step: &Step) -> Result<(Option<ViewMut<'_, T>>, Option<ViewMut<'_, T>>, Accumulate)> {
+        let tensors = [(&step.weight, step.weight_again), (&step.bias, step.bias_again)];
+        let is_added = tensors.iter().any(|(range, again)| range.is_some() && *again);
+        let mode = if is_added { Accumulate::Add } else { self.mode };
+        if is_added && self.mode == Accumulate::Overwrite {
+            for range in tensors.iter().filter(|(_, again)| !again).filter_map(|(range, _)| range.as_ref()) {
+                self.into.view_mut().slice(range.clone()).fill(T::ZERO)?;
+            }
+        }
         let all = self.into.view_mut();
-        match (step.weight.clone(), step.bias.clone()) {
-            (Some(weight), Some(bias)) => {
-                // A layout has no gaps, and a bias follows its weight.
+        let (weight, bias) = match (step.weight.clone(), step.bias.clone()) {
+            (Some(weight), Some(bias)) if weight.start < bias.start => {
                 let (left, right) = all.split_at(bias.start);
                 (Some(left.slice(weight)), Some(right.slice(0..bias.len())))
+            }
+            (Some(weight), Some(bias)) => {
+                let (left, right) = all.split_at(weight.start);
+                (Some(right.slice(0..weight.len())), Some(left.slice(bias)))
             }
             (Some(weight), None) => (Some(all.slice(weight)), None),
             (None, Some(bias)) => (None, Some(all.slice(bias))),
             (None, None) => (None, None),
-        }
+        };
+        Ok((weight, bias, mode))
     }
 }
 
 impl<T: Real> Run<'_, T> {
     /// The gradient of a node's result.
-    fn gradient<'s>(&self, slots: &'s Slots<T>, node: usize) -> View<'s, T> {
+    pub fn gradient<'s>(&self, slots: &'s Slots<T>, node: usize) -> View<'s, T> {
         slots.view(self.plan.gradient[node].expect("the plan gives every node that learns a gradient"), self.len(node))
     }
 
@@ -62,6 +72,12 @@ impl<T: Real> Run<'_, T> {
         }
         if fused.activation == Activation::Relu && self.plan.finished[idx] == Finished::No {
             self.gate(fused, arena)?;
+        }
+        match step.op {
+            Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::GroupNorm { .. } => return self.row_norm_gradients(idx, target, arena),
+            Op::Attention { .. } => return self.attention_gradients(idx, arena),
+            Op::Parameter { .. } => return self.parameter_gradient(idx, target, arena),
+            _ => {}
         }
         if step.has_parameters() {
             self.weight_gradient(idx, norms, target, arena)?;
@@ -140,7 +156,7 @@ impl<T: Real> Run<'_, T> {
         let step = &self.program.steps[fused.node];
         let dy = self.gradient(&arena.slots, fused.out);
         let Some(shape) = conv2d_shape(self.program, step, self.n) else {
-            let weight = self.weights.weight(step).expect("a linear layer has a weight");
+            let weight = self.weights.of_linear(fused.node, step);
             let below = self.activation(&arena.slots, self.plan.steps[finished].out);
             return Ok(linear::backward_input_relu(&linear_shape(self.program, step, self.n), weight, dy, below, dx)?);
         };
@@ -171,8 +187,7 @@ impl<T: Real> Run<'_, T> {
         let [sums, products] = &arena.sums[idx];
         let (sums, products) = (sums.view(), products.view());
         let (mean, var) = norms.used(step.norm_idx.expect("every batch norm has a number"));
-        let mode = target.mode;
-        let (dweight, dbias) = target.of(step);
+        let (dweight, dbias, mode) = target.of(step)?;
         batch_norm::backward_parameters(var, eps, sums, products, dweight, dbias, mode)?;
         if let (Some(residual), Some(GradientWrite::Compute(mode))) = (fused.residual, self.plan.writes[idx].get(1)) {
             let slot = self.plan.gradient[residual].expect("a gradient that is written has a slot");
@@ -208,14 +223,14 @@ impl<T: Real> Run<'_, T> {
         Ok(())
     }
 
-    /// The gradient of a linear layer's or a convolution's parameters.
+    /// The gradient of a layer's parameters.
     fn weight_gradient(&self, idx: usize, norms: &Norms<T>, target: &mut Target<'_, T>, arena: &mut Arena<T>) -> Result<()> {
         let fused = &self.plan.steps[idx];
         let step = &self.program.steps[fused.node];
         let Arena { slots, scratch, packed_gradient, sums, .. } = arena;
         let (x, prologue) = self.read(step.inputs[0], slots, norms);
-        let (dy, mode) = (self.gradient(slots, fused.out), target.mode);
-        let (dweight, mut dbias) = target.of(step);
+        let dy = self.gradient(slots, fused.out);
+        let (dweight, mut dbias, mode) = target.of(step)?;
         let dweight = dweight.expect("a layer with parameters has a weight");
         if self.plan.finished[idx] == Finished::Summed
             && let Some(dbias) = dbias.take()
@@ -223,7 +238,7 @@ impl<T: Real> Run<'_, T> {
             reduce::store_sums(sums[idx][0].view(), dbias, mode)?;
         }
         match conv2d_shape(self.program, step, self.n) {
-            None => linear::backward_weight(&linear_shape(self.program, step, self.n), x, dy, dweight, dbias, mode)?,
+            None => self.tensor_gradient(step, x, dy, [Some(dweight), dbias], mode, packed_gradient.view_mut(), scratch.view_mut())?,
             Some(shape) => {
                 let mut packed = packed_gradient.view_mut().slice(0..shape.weight_len());
                 match prologue {
@@ -251,64 +266,9 @@ impl<T: Real> Run<'_, T> {
                     dropout::in_place(&mask, dx)?;
                 }
             }
-            _ => unreachable!("the plan lets no other op work in place"),
+            _ => unreachable!("the plan lets no other op go back in place"),
         }
         arena.slots.put(slot, memory);
-        Ok(())
-    }
-
-    /// The gradient of one input, for ops that keep no statistics.
-    fn input_gradient(
-        &self,
-        fused: &FusedStep,
-        input_idx: usize,
-        dx: ViewMut<'_, T>,
-        mode: Accumulate,
-        arena: &mut Arena<T>,
-    ) -> Result<()> {
-        let idx = fused.node;
-        let step = &self.program.steps[idx];
-        let Arena { slots, argmax, scratch, .. } = arena;
-        let (program, n) = (self.program, self.n);
-        let dy = self.gradient(slots, fused.out);
-        let x = || self.activation(slots, step.inputs[0]);
-        match step.op {
-            Op::Input { .. } | Op::BatchNorm { .. } => unreachable!("gone back through apart"),
-            Op::Linear { .. } => {
-                let weight = self.weights.weight(step).expect("a linear layer has a weight");
-                linear::backward_input(&linear_shape(program, step, n), weight, dy, dx, mode)?;
-            }
-            Op::Conv2d { .. } => {
-                let shape = conv2d_shape(program, step, n).expect("the op is a convolution");
-                conv2d::backward_input(&shape, self.weights.packed(idx), dy, dx, mode, scratch.view_mut())?;
-            }
-            Op::Relu => activation::relu_backward(self.activation(slots, idx), dy, dx, mode)?,
-            Op::Gelu { approximate } => activation::gelu_backward(gelu(approximate), x(), dy, dx, mode)?,
-            Op::Add => pass_on(dy, dx, mode)?,
-            Op::Dropout { p } => match dropout_mask(step, p, self.dropout_seed) {
-                Some(mask) => dropout::backward(&mask, dy, dx, mode)?,
-                None => pass_on(dy, dx, mode)?,
-            },
-            Op::MaxPool2d { .. } => {
-                let indices = &argmax[self.plan.argmax[idx].expect("every max pooling has an index memory")];
-                pool::max_backward(&pool_shape(program, step, n), indices.view().slice(0..self.len(idx)), dy, dx, mode)?;
-            }
-            Op::AvgPool2d { count_include_pad, .. } => {
-                pool::average_backward(&pool_shape(program, step, n), average_padding(count_include_pad), dy, dx, mode)?;
-            }
-            Op::AdaptiveAvgPool2d { .. } | Op::GlobalAvgPool => {
-                pool::adaptive_average_backward(&adaptive_shape(program, step, n), dy, dx, mode)?;
-            }
-            Op::Flatten => {
-                let [c, h, w] = input_shape(program, step);
-                shape::flatten_backward(n, c, h, w, dy, dx, mode)?;
-            }
-            Op::Concat { .. } => {
-                let [_, h, w] = step.shape;
-                shape::concat_backward(n * h * w, &concat_widths(program, step), input_idx, dy, dx, mode)?;
-            }
-            _ => unreachable!("refused when the program was made"),
-        }
         Ok(())
     }
 
@@ -325,8 +285,7 @@ impl<T: Real> Run<'_, T> {
         let step = &self.program.steps[self.plan.steps[idx].node];
         let input = step.inputs[0];
         let (mean, var) = norms.used(step.norm_idx.expect("every batch norm has a number"));
-        let mode = target.mode;
-        let (dweight, dbias) = target.of(step);
+        let (dweight, dbias, mode) = target.of(step)?;
         let GradientWrite::Compute(dx_mode) = self.plan.writes[idx][0] else {
             unreachable!("the plan gives the input of a batch norm a gradient")
         };
@@ -345,7 +304,7 @@ impl<T: Real> Run<'_, T> {
 }
 
 /// dx = dy, or dx += dy.
-fn pass_on<T: Real>(dy: View<'_, T>, dx: ViewMut<'_, T>, mode: Accumulate) -> Result<()> {
+pub(crate) fn pass_on<T: Real>(dy: View<'_, T>, dx: ViewMut<'_, T>, mode: Accumulate) -> Result<()> {
     match mode {
         Accumulate::Overwrite => dx.copy_from(dy)?,
         Accumulate::Add => activation::accumulate(dy, dx)?,

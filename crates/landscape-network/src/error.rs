@@ -32,14 +32,6 @@ pub enum Error {
         /// What was given.
         got: String,
     },
-    /// The output of a graph is an image.
-    #[error("the output of a network must be features, got an image {shape:?} from node `{node}`: add `flatten`")]
-    Output {
-        /// The output node.
-        node: String,
-        /// Its shape.
-        shape: Vec<usize>,
-    },
     /// There is no node of that name.
     #[error("the graph has no node `{node}`")]
     NoSuchNode {

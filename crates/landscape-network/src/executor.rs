@@ -1,21 +1,23 @@
 //! The executor: a graph run forward and in reverse.
 
 use crate::arena::Arena;
-use crate::attributes::conv2d_shape;
+use crate::attributes::{conv2d_shape, transposed_shape};
 use crate::backward::Target;
 use crate::error::{Error, Result};
 use crate::forward::Run;
 use crate::fuse::Work;
 use crate::norm::{NormRule, Norms, Report};
+use crate::order;
 use crate::pack::Weights;
 use crate::plan::{Finished, Plan, Plans};
 use crate::refresh::Moments;
 use crate::staging::Staged;
-use crate::step::Program;
+use crate::step::{Program, Step};
 use crate::tap::{Activation, Flow, Taps};
 use landscape_core::{Buffers, Coefficients, ControlPoints, Flat, Norm, ParamLayout, Pass, Tell};
-use landscape_graph::Graph;
-use landscape_kernels::{Accumulate, Device, Precision, Real, View, ViewMut, shape};
+use landscape_graph::{Graph, Op};
+use landscape_kernels::shape::{self, SliceShape};
+use landscape_kernels::{Accumulate, Device, Memory, Precision, Real, View, ViewMut};
 use std::sync::Arc;
 
 /// What all executors of one graph share.
@@ -74,7 +76,8 @@ pub(crate) struct Control<'a, 'b, 't, T> {
 /// Runs a graph on batches, forward and in reverse.
 ///
 /// Memory is planned once and used again: after the first step at a batch size, nothing proportional to an activation or a weight
-/// is allocated. A pass takes examples in the outside's order (`[n, channels, height, width]` or `[n, features]`).
+/// is allocated, but for images among several inputs. A pass takes examples in the outside's order (`[n, channels, height, width]`,
+/// `[n, features]` or any other), input after input.
 ///
 /// ```
 /// use landscape_core::{Flat, Pass};
@@ -109,7 +112,7 @@ impl<T: Real> Executor<T> {
     /// An executor of `graph`, at the origin of weight space and with the statistics of a new network.
     ///
     /// # Errors
-    /// [`Error::Output`] if the graph ends in an image.
+    /// None for a graph that was checked.
     pub fn new(graph: Arc<Graph>, device: &Device) -> Result<Self> {
         Self::in_precision(graph, device, Precision::F32)
     }
@@ -134,7 +137,7 @@ impl<T: Real> Executor<T> {
     fn build(graph: Arc<Graph>, device: &Device, precision: Precision, plans: fn(&Program) -> Plans) -> Result<Self> {
         let layout = Arc::new(ParamLayout::of_graph(&graph)?);
         let buffers = Buffers::of_graph(&graph)?;
-        let program = Program { precision, ..Program::new(&graph, &layout, &buffers)? };
+        let program = Program { precision, ..Program::new(&graph, &layout, &buffers) };
         let plans = plans(&program);
         Ok(Executor {
             device: device.clone(),
@@ -272,7 +275,7 @@ impl<T: Real> Executor<T> {
     /// Bytes that a fork of it takes to refresh and evaluate with batches of `n` examples: weights, activations and scratch memory.
     pub fn evaluation_bytes(&self, n: usize) -> usize {
         let plans = [Mode::Evaluation, Mode::Statistics].map(|mode| self.shared.plan(mode));
-        let scratch_len = plans.iter().map(|plan| scratch_len(&self.shared.program, plan, n)).max().unwrap_or(0);
+        let scratch_len = plans.iter().map(|plan| scratch_len(&self.shared.program, plan, &self.device, n)).max().unwrap_or(0);
         let scratch_len = scratch_len.saturating_add(self.weights.longest_packed());
         self.weights.size_bytes().saturating_add(Arena::<T>::bytes_for(&plans, n, scratch_len))
     }
@@ -283,7 +286,8 @@ impl<T: Real> Executor<T> {
     /// node's name and the position in the batch.
     ///
     /// # Shapes
-    /// `inputs` `[n, channels, height, width]` or `[n, features]`, row-major, on the host.
+    /// `inputs` `[n, channels, height, width]`, `[n, features]` or any other, row-major, on the host; of a graph with several inputs
+    /// those of the first example, one after the other, then those of the second.
     ///
     /// # Errors
     /// [`Error::EmptyBatch`], [`Error::InputLength`], [`Error::SingleValue`];
@@ -343,8 +347,7 @@ impl<T: Real> Executor<T> {
         let shared = self.shared.clone();
         let program = &shared.program;
         let plan = shared.plan(mode);
-        // Kernels of accelerators take what scratch memory they need from the device's pool.
-        let scratch_len = if self.device == Device::Cpu { scratch_len(program, plan, n) } else { 0 };
+        let scratch_len = scratch_len(program, plan, &self.device, n);
         self.arena.grow(plan, n, scratch_len);
         self.arena.grow_packed_gradient(self.weights.longest_packed());
         self.weights.prepare(program, &plan.steps, &self.norms, &mut self.arena.packed_gradient)?;
@@ -357,12 +360,8 @@ impl<T: Real> Executor<T> {
             if control.needed.is_some_and(|needed| !needed[fused.node]) {
                 continue;
             }
-            if fused.node == 0 {
-                let [c, h, w] = program.steps[0].shape;
-                let mut memory = self.arena.slots.take(plan.activation[0]);
-                let staged = Staged::on(&self.device, inputs);
-                shape::nchw_to_nhwc(n, c, h, w, staged.view(), memory.view_mut().slice(0..inputs.len()))?;
-                self.arena.slots.put(plan.activation[0], memory);
+            if matches!(program.steps[fused.node].op, Op::Input { .. }) {
+                stage(&run, fused.node, inputs, &self.device, &mut self.arena)?;
             } else {
                 run.forward(idx, &mut self.norms, control.rule, control.report, control.needed, &mut self.arena)?;
             }
@@ -370,7 +369,7 @@ impl<T: Real> Executor<T> {
             if let Some(taps) = control.taps.as_mut().filter(|taps| taps.has(&step.name)) {
                 let slot = plan.activation[fused.out];
                 let mut memory = self.arena.slots.take(slot);
-                let flow = taps.see(&mut Activation::new(&step.name, n, step.shape, &mut memory));
+                let flow = taps.see(&mut Activation::new(step, n, &mut memory));
                 self.arena.slots.put(slot, memory);
                 if flow? == Flow::Stop {
                     return Ok(Flow::Stop);
@@ -384,22 +383,26 @@ impl<T: Real> Executor<T> {
         if n == 0 {
             return Err(Error::EmptyBatch);
         }
-        let shape = self.shared.graph.input_shape();
-        let expected = shape.iter().product::<usize>().saturating_mul(n);
+        let graph = &self.shared.graph;
+        let expected = graph.n_input_elements().saturating_mul(n);
         if inputs.len() != expected {
-            return Err(Error::InputLength { n_examples: n, shape: shape.clone(), expected, got: inputs.len() });
+            let shape = graph.inputs().flat_map(|input| graph.node(input).shape.clone()).collect();
+            return Err(Error::InputLength { n_examples: n, shape, expected, got: inputs.len() });
         }
         Ok(())
     }
 
-    /// The output of the latest pass that reached it, `[n, n_outputs]`; empty before the first.
+    /// The first output of the latest pass that reached it, `[n, …]` in the order of its axes; empty before the first.
     pub fn output(&self) -> View<'_, T> {
-        let Some(Done { mode, n, .. }) = self.done else {
-            return View::Host(&[]);
-        };
+        self.output_at(0).unwrap_or(View::Host(&[]))
+    }
+
+    /// One of the outputs of the latest pass that reached them, in the order of [`Graph::outputs`].
+    pub fn output_at(&self, idx: usize) -> Option<View<'_, T>> {
+        let Done { mode, n, .. } = self.done?;
+        let step = *self.shared.program.outputs.get(idx)?;
         let plan = self.shared.plan(mode);
-        let last = self.shared.program.steps.len() - 1;
-        self.arena.slots.view(plan.activation[last], n * self.shared.program.steps[last].n_elements())
+        Some(self.arena.slots.view(plan.activation[step], n * self.shared.program.steps[step].n_elements()))
     }
 
     /// Goes back through the latest [`Executor::forward`] and writes or adds the gradient of the parameters.
@@ -427,11 +430,15 @@ impl<T: Real> Executor<T> {
         self.done = Some(Done { mode: Mode::Training, n, pass, way_back: WayBack::Closed });
         let shared = self.shared.clone();
         let plan = &shared.plans.training;
-        let last = shared.program.steps.len() - 1;
+        let last = shared.program.output();
+        if mode == Accumulate::Overwrite {
+            // Nothing else writes these.
+            shared.program.unwritten.iter().try_for_each(|range| into.view_mut().slice(range.clone()).fill(T::ZERO))?;
+        }
         let run = Run { program: &shared.program, plan, weights: &self.weights, n, dropout_seed: pass.dropout_seed };
         let Some(slot) = plan.gradient[last] else {
             // Nothing learns: the loss is still wanted.
-            let mut memory = landscape_kernels::Memory::zeros(&self.device, run.len(last));
+            let mut memory = Memory::zeros(&self.device, run.len(last));
             return seed(run.activation(&self.arena.slots, last), memory.view_mut());
         };
         let sums_len = |idx: usize| match (plan.steps[idx].work, plan.finished[idx]) {
@@ -462,12 +469,50 @@ impl Shared {
     }
 }
 
-/// The scratch memory that the neediest convolution of a plan asks for.
-fn scratch_len(program: &Program, plan: &Plan, n: usize) -> usize {
-    let lens = plan.steps.iter().filter_map(|fused| {
+/// Brings what a batch has for one input to where its readers want it.
+fn stage<T: Real>(run: &Run<'_, T>, node: usize, inputs: &[T], device: &Device, arena: &mut Arena<T>) -> Result<()> {
+    let (steps, n, slot) = (&run.program.steps, run.n, run.plan.activation[node]);
+    let parts = steps.iter().take_while(|step| matches!(step.op, Op::Input { .. })).map(Step::n_elements);
+    let (before, total) = (parts.clone().take(node).sum::<usize>(), parts.sum::<usize>());
+    let step = &steps[node];
+    let len = n * step.n_elements();
+    let mut memory = arena.slots.take(slot);
+    let y = memory.view_mut().slice(0..len);
+    let whole = Staged::on(device, inputs);
+    let part = SliceShape { outer: n, axis: total, inner: 1, start: before, step: 1, len: step.n_elements() };
+    let is_whole = part.len == total;
+    match (step.dims.as_slice(), order::is_row_major(&step.dims, &step.order)) {
+        (_, true) if is_whole => y.copy_from(whole.view())?,
+        (_, true) => shape::slice_forward(&part, whole.view(), y)?,
+        (&[c, h, w], false) if is_whole => shape::nchw_to_nhwc(n, c, h, w, whole.view(), y)?,
+        (&[c, h, w], false) => {
+            let mut image = Memory::zeros(device, len);
+            shape::slice_forward(&part, whole.view(), image.view_mut())?;
+            shape::nchw_to_nhwc(n, c, h, w, image.view(), y)?;
+        }
+        _ => unreachable!("only images come in another order"),
+    }
+    arena.slots.put(slot, memory);
+    Ok(())
+}
+
+/// The scratch memory that the neediest step of a plan asks for.
+fn scratch_len(program: &Program, plan: &Plan, device: &Device, n: usize) -> usize {
+    // Convolutions on accelerators take what they need from the device's pool.
+    let of_conv = |len: usize| if *device == Device::Cpu { len } else { 0 };
+    let lens = plan.steps.iter().map(|fused| {
         let step = &program.steps[fused.node];
-        let shape = conv2d_shape(program, step, n)?;
-        Some(if plan.lazy[step.inputs[0]].is_some() { shape.fused_scratch_len() } else { shape.scratch_len() })
+        let read = |input: usize| n * program.steps[step.inputs[input]].n_elements();
+        if let Some(shape) = conv2d_shape(program, step, n) {
+            return of_conv(if plan.lazy[step.inputs[0]].is_some() { shape.fused_scratch_len() } else { shape.scratch_len() });
+        }
+        if let Some(shape) = transposed_shape(program, step, n) {
+            // Its input's gradient may be computed aside.
+            return of_conv(shape.scratch_len()) + read(0);
+        }
+        // All gradients of attention are computed aside.
+        let is_attention = matches!(step.op, Op::Attention { .. }) && plan.learns[fused.out];
+        if is_attention { (0..step.inputs.len()).map(read).sum() } else { 0 }
     });
     lens.max().unwrap_or(0)
 }

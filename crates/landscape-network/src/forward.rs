@@ -1,9 +1,7 @@
 //! One step forward.
 
 use crate::arena::{Arena, Slots};
-use crate::attributes::{
-    adaptive_shape, average_padding, concat_widths, conv2d_shape, dropout_mask, gelu, input_shape, linear_shape, norm_shape, pool_shape,
-};
+use crate::attributes::{conv2d_shape, dropout_mask, linear_shape, norm_shape};
 use crate::error::Result;
 use crate::fuse::{FusedStep, Work};
 use crate::norm::{NormRule, Norms, Report, check_rows};
@@ -13,7 +11,7 @@ use crate::step::{Program, Step};
 use landscape_graph::Op;
 use landscape_kernels::activation::Activation;
 use landscape_kernels::conv2d::{Epilogue, Prologue};
-use landscape_kernels::{Real, View, ViewMut, activation, batch_norm, conv2d, dropout, linear, pool, shape};
+use landscape_kernels::{Real, View, ViewMut, activation, batch_norm, conv2d, dropout, linear};
 
 /// What a forward or reverse run has at hand, apart from the memory it writes to.
 #[derive(Clone, Copy)]
@@ -93,8 +91,8 @@ impl<T: Real> Run<'_, T> {
 
     /// Whether the result stands where the first input stood.
     fn is_in_place(&self, fused: &FusedStep) -> bool {
-        let input = self.program.steps[fused.node].inputs[0];
-        self.plan.activation[fused.out] == self.plan.activation[input]
+        let input = self.program.steps[fused.node].inputs.first();
+        input.is_some_and(|&input| self.plan.activation[fused.out] == self.plan.activation[input])
     }
 
     /// The batch norm of a step as its readers, or the step itself, apply it.
@@ -121,7 +119,7 @@ impl<T: Real> Run<'_, T> {
     ) -> Result<()> {
         let Arena { slots, scratch, .. } = arena;
         let Some(shape) = conv2d_shape(self.program, step, self.n) else {
-            let weight = self.weights.weight(step).expect("a linear layer has a weight");
+            let weight = self.weights.of_linear(fused.node, step);
             let x = self.activation(slots, step.inputs[0]);
             let (shape, bias) = (linear_shape(self.program, step, self.n), self.weights.bias(step));
             return Ok(linear::forward_fused(&shape, x, weight, bias, fused.activation, y)?);
@@ -162,52 +160,8 @@ impl<T: Real> Run<'_, T> {
                     dropout::in_place(&mask, y)?;
                 }
             }
-            Op::Flatten => {}
-            _ => unreachable!("the plan lets no other op work in place"),
-        }
-        Ok(())
-    }
-
-    /// The ops that keep no statistics.
-    fn compute(&self, idx: usize, step: &Step, y: ViewMut<'_, T>, arena: &mut Arena<T>) -> Result<()> {
-        let Arena { slots, argmax, scratch, .. } = arena;
-        let (program, n) = (self.program, self.n);
-        let x = self.activation(slots, step.inputs[0]);
-        match step.op {
-            Op::Input { .. } | Op::BatchNorm { .. } => unreachable!("run apart"),
-            Op::Linear { .. } => {
-                let weight = self.weights.weight(step).expect("a linear layer has a weight");
-                linear::forward(&linear_shape(program, step, n), x, weight, self.weights.bias(step), y)?;
-            }
-            Op::Conv2d { .. } => {
-                let shape = conv2d_shape(program, step, n).expect("the op is a convolution");
-                conv2d::forward(&shape, x, self.weights.packed(idx), self.weights.bias(step), y, scratch.view_mut())?;
-            }
-            Op::Relu => activation::relu_forward(x, y)?,
-            Op::Gelu { approximate } => activation::gelu_forward(gelu(approximate), x, y)?,
-            Op::Add => activation::add(x, self.activation(slots, step.inputs[1]), y)?,
-            Op::Dropout { p } => match dropout_mask(step, p, self.dropout_seed) {
-                Some(mask) => dropout::forward(&mask, x, y)?,
-                None => y.copy_from(x)?,
-            },
-            Op::MaxPool2d { .. } => {
-                let indices = &mut argmax[self.plan.argmax[idx].expect("every max pooling has an index memory")];
-                pool::max_forward(&pool_shape(program, step, n), x, y, indices.view_mut().slice(0..self.len(idx)))?;
-            }
-            Op::AvgPool2d { count_include_pad, .. } => {
-                pool::average_forward(&pool_shape(program, step, n), average_padding(count_include_pad), x, y)?;
-            }
-            Op::AdaptiveAvgPool2d { .. } | Op::GlobalAvgPool => pool::adaptive_average_forward(&adaptive_shape(program, step, n), x, y)?,
-            Op::Flatten => {
-                let [c, h, w] = input_shape(program, step);
-                shape::flatten_forward(n, c, h, w, x, y)?;
-            }
-            Op::Concat { .. } => {
-                let [_, h, w] = step.shape;
-                let inputs: Vec<_> = step.inputs.iter().map(|&input| self.activation(slots, input)).collect();
-                shape::concat_forward(n * h * w, &concat_widths(program, step), &inputs, y)?;
-            }
-            _ => unreachable!("refused when the program was made"),
+            // It moves nothing.
+            _ => {}
         }
         Ok(())
     }

@@ -111,12 +111,21 @@ impl Fuser<'_> {
         &self.program.steps[node].op
     }
 
+    /// Whether a node's result is wanted outside.
+    fn is_output(&self, node: usize) -> bool {
+        self.program.outputs.contains(&node)
+    }
+
     /// The only reader of a node, if no step has it yet.
     fn only_reader(&self, node: usize) -> Option<usize> {
         match self.readers[node][..] {
-            [reader] if !self.taken[reader] => Some(reader),
+            [reader] if !self.taken[reader] && !self.is_output(node) => Some(reader),
             _ => None,
         }
+    }
+
+    fn is_plain_sum(&self, node: usize) -> bool {
+        matches!(self.op(node), Op::Add) && self.program.is_plain_sum(&self.program.steps[node])
     }
 
     fn is_norm(&self, node: usize) -> bool {
@@ -171,7 +180,7 @@ impl Fuser<'_> {
 
     /// Takes the sum that alone reads the result, unless it adds what the step begins with: one gradient could not be shared and read.
     fn take_sum(&mut self, step: &mut FusedStep) {
-        let Some(sum) = self.only_reader(step.out).filter(|&reader| matches!(self.op(reader), Op::Add)) else {
+        let Some(sum) = self.only_reader(step.out).filter(|&reader| self.is_plain_sum(reader)) else {
             return;
         };
         let other = self.program.steps[sum].inputs.iter().copied().find(|&input| input != step.out);
@@ -187,7 +196,8 @@ impl Fuser<'_> {
         let before = *step;
         self.take_relu(step);
         let readers = &self.readers[step.out];
-        let lazy = !readers.is_empty() && readers.iter().all(|&reader| matches!(self.op(reader), Op::Conv2d { .. }));
+        let lazy =
+            !readers.is_empty() && !self.is_output(step.out) && readers.iter().all(|&reader| matches!(self.op(reader), Op::Conv2d { .. }));
         if !lazy && before.out != step.out {
             self.taken[step.out] = false;
             *step = before;
@@ -204,7 +214,7 @@ mod tests {
     use landscape_graph::{Bias, Conv2d, Graph, GraphBuilder};
 
     fn described(graph: &Graph, fusion: Fusion) -> Vec<String> {
-        let program = Program::new(graph, &ParamLayout::of_graph(graph).unwrap(), &Buffers::of_graph(graph).unwrap()).unwrap();
+        let program = Program::new(graph, &ParamLayout::of_graph(graph).unwrap(), &Buffers::of_graph(graph).unwrap());
         let name = |node: usize| program.steps[node].name.clone();
         let describe = |step: &FusedStep| {
             let work = match step.work {

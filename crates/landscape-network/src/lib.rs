@@ -41,7 +41,9 @@
 pub mod error;
 
 mod staging;
+mod order;
 mod step;
+mod lower;
 mod attributes;
 mod fuse;
 mod plan;
@@ -50,7 +52,9 @@ mod pack;
 mod kept;
 mod norm;
 mod forward;
+mod compute;
 mod backward;
+mod gradients;
 mod executor;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

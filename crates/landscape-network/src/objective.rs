@@ -9,7 +9,9 @@ use landscape_core::{
     Batches, Buffers, Coefficients, ControlPoints, Examples, Flat, Fork, NormRefresh, Objective, Pass, Stateful, Tally, Targets, Tell,
 };
 use landscape_graph::Graph;
-use landscape_kernels::loss::{LossSums, add_cross_entropy, add_squared_error, cross_entropy, squared_error};
+use landscape_kernels::loss::{
+    IGNORED, LossSums, add_binary_cross_entropy, add_cross_entropy, add_squared_error, binary_cross_entropy, cross_entropy, squared_error,
+};
 use landscape_kernels::{Accumulate, Device, Precision, Real, View, ViewMut};
 use std::sync::Arc;
 
@@ -17,10 +19,14 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Loss {
-    /// Softmax cross-entropy against class labels; the outputs are logits.
+    /// Softmax cross-entropy against class labels; the outputs are logits, `[classes]` or, for a label at each place (the next token),
+    /// `[places, classes]`. What is counted are labels: a place whose label is [`IGNORED`] counts nothing.
     CrossEntropy,
     /// Squared error against numbers, mean over the outputs of an example (PyTorch's `MSELoss`).
     SquaredError,
+    /// Several labels at once: for every output, the cross-entropy of sigmoid(output) against a target from 0 to 1, mean over the outputs of
+    /// an example (PyTorch's `BCEWithLogitsLoss`). An example is wrong if any output is.
+    BinaryCrossEntropy,
 }
 
 impl Loss {
@@ -28,6 +34,7 @@ impl Loss {
         match self {
             Loss::CrossEntropy => "cross_entropy",
             Loss::SquaredError => "squared_error",
+            Loss::BinaryCrossEntropy => "binary_cross_entropy",
         }
     }
 }
@@ -60,7 +67,7 @@ impl<T: Real> NetworkObjective<T> {
     /// The loss of `graph`, at the origin of weight space and with the statistics of a new network.
     ///
     /// # Errors
-    /// [`Error::Output`] if the graph ends in an image.
+    /// None for a graph that was checked.
     pub fn new(graph: Arc<Graph>, device: &Device, loss: Loss) -> Result<Self> {
         Self::in_precision(graph, device, loss, Precision::F32)
     }
@@ -99,60 +106,92 @@ impl<T: Real> NetworkObjective<T> {
     /// Fails, before anything runs, on targets that the loss cannot take.
     fn check_targets(&self, batch: &Examples<T>) -> Result<()> {
         let fail = |expected: String, got: String| Err(Error::Targets { loss: self.loss.name(), expected, got });
-        let n_outputs = self.executor.graph().output_shape().iter().product::<usize>();
+        let shape = self.executor.graph().output_shape();
+        let n_outputs = shape.iter().product::<usize>();
         match (self.loss, &batch.targets) {
             (Loss::CrossEntropy, Targets::Classes(labels)) => {
-                if labels.len() != batch.n_examples {
-                    return fail(format!("{} class labels", batch.n_examples), labels.len().to_string());
+                let (1 | 2, Some(&n_classes)) = (shape.len(), shape.last()) else {
+                    return fail("a network that yields [classes] or [places, classes]".to_owned(), format!("one that yields {shape:?}"));
+                };
+                let n_labels = batch.n_examples.saturating_mul(n_outputs / n_classes);
+                if labels.len() != n_labels {
+                    return fail(format!("{n_labels} class labels"), labels.len().to_string());
                 }
-                match labels.iter().position(|&label| label as usize >= n_outputs) {
+                match labels.iter().position(|&label| label as usize >= n_classes && label != IGNORED) {
                     Some(row) => {
                         let label = labels[row];
-                        Err(landscape_kernels::Error::Label { op: self.loss.name(), row, label, n_classes: n_outputs }.into())
+                        Err(landscape_kernels::Error::Label { op: self.loss.name(), row, label, n_classes }.into())
                     }
                     None => Ok(()),
                 }
             }
-            (Loss::SquaredError, Targets::Values(values)) => {
+            (Loss::SquaredError | Loss::BinaryCrossEntropy, Targets::Values(values)) => {
                 if values.len() != batch.n_examples.saturating_mul(n_outputs) {
                     return fail(format!("{n_outputs} numbers for each of {} examples", batch.n_examples), values.len().to_string());
                 }
-                Ok(())
+                let outside = |v: &&T| self.loss == Loss::BinaryCrossEntropy && !(0.0..=1.0).contains(&v.to_f64());
+                match values.iter().find(outside) {
+                    Some(value) => fail("numbers from 0 to 1".to_owned(), value.to_f64().to_string()),
+                    None => Ok(()),
+                }
             }
             (Loss::CrossEntropy, Targets::Values(_)) => fail("class labels".to_owned(), "numbers".to_owned()),
-            (Loss::SquaredError, Targets::Classes(_)) => fail("numbers".to_owned(), "class labels".to_owned()),
+            (_, Targets::Classes(_)) => fail("numbers".to_owned(), "class labels".to_owned()),
         }
     }
 }
 
-/// The loss of outputs, and scale times its gradient; on a GPU the tally is kept if it need not be told at once.
+/// What a batch is counted by: its examples, or the labels that are not ignored.
+fn n_counted<T>(batch: &Examples<T>) -> usize {
+    match &batch.targets {
+        Targets::Classes(labels) => labels.iter().filter(|&&label| label != IGNORED).count(),
+        Targets::Values(_) => batch.n_examples,
+    }
+}
+
+/// The loss of outputs, and its gradient if there is a place for it; on a GPU the tally is kept if it need not be told at once.
 fn loss_of<T: Real>(
     kept: &mut KeptTallies,
+    loss: Loss,
     tell: Tell,
     batch: &Examples<T>,
     outputs: View<'_, T>,
-    gradient: Option<(ViewMut<'_, T>, f64)>,
+    gradient: Option<ViewMut<'_, T>>,
 ) -> Result<Tally> {
     let (n, n_outputs, device) = (batch.n_examples, outputs.len() / batch.n_examples, kept.device().clone());
     let later = tell == Tell::Later && device != Device::Cpu;
+    let counted = n_counted(batch);
+    // A batch of ignored labels alone has no gradient, not an infinite one.
+    let gradient = gradient.map(|gradient| (gradient, 1.0 / counted.max(1) as f64));
     let (LossSums { loss_nats_sum, .. }, n_wrong) = match &batch.targets {
         Targets::Classes(labels) => {
+            let (n_rows, n_classes) = (labels.len(), outputs.len() / labels.len());
             let labels = Staged::on(&device, labels);
             if later {
-                return kept.keep(n, Some(n_outputs), |sums| add_cross_entropy(n, n_outputs, outputs, labels.view(), gradient, sums));
+                return kept
+                    .keep(counted, Some(n_classes), |sums| add_cross_entropy(n_rows, n_classes, outputs, labels.view(), gradient, sums));
             }
-            let sums = cross_entropy(n, n_outputs, outputs, labels.view(), gradient)?;
+            let sums = cross_entropy(n_rows, n_classes, outputs, labels.view(), gradient)?;
+            (sums, Some(sums.n_wrong))
+        }
+        Targets::Values(values) if loss == Loss::BinaryCrossEntropy => {
+            let values = Staged::on(&device, values);
+            if later {
+                return kept
+                    .keep(counted, Some(n_outputs), |sums| add_binary_cross_entropy(n, n_outputs, outputs, values.view(), gradient, sums));
+            }
+            let sums = binary_cross_entropy(n, n_outputs, outputs, values.view(), gradient)?;
             (sums, Some(sums.n_wrong))
         }
         Targets::Values(values) => {
             let values = Staged::on(&device, values);
             if later {
-                return kept.keep(n, None, |sums| add_squared_error(n, n_outputs, outputs, values.view(), gradient, sums));
+                return kept.keep(counted, None, |sums| add_squared_error(n, n_outputs, outputs, values.view(), gradient, sums));
             }
             (squared_error(n, n_outputs, outputs, values.view(), gradient)?, None)
         }
     };
-    Ok(Tally { n_examples: n as u64, loss_nats_sum, n_wrong })
+    Ok(Tally { n_examples: counted as u64, loss_nats_sum, n_wrong })
 }
 
 impl<T: Real> Objective for NetworkObjective<T> {
@@ -170,16 +209,14 @@ impl<T: Real> Objective for NetworkObjective<T> {
     fn measure(&mut self, batch: &Examples<T>, pass: Pass) -> landscape_core::Result<Tally> {
         self.check_targets(batch)?;
         self.executor.evaluate(&batch.inputs, batch.n_examples, pass)?;
-        Ok(loss_of(&mut self.kept, pass.tell, batch, self.executor.output(), None)?)
+        Ok(loss_of(&mut self.kept, self.loss, pass.tell, batch, self.executor.output(), None)?)
     }
 
     fn gradient(&mut self, batch: &Examples<T>, pass: Pass, into: &mut Flat<T>, mode: Accumulate) -> landscape_core::Result<Tally> {
         self.check_targets(batch)?;
         self.executor.forward(&batch.inputs, batch.n_examples, pass)?;
-        let (scale, kept) = (1.0 / batch.n_examples as f64, &mut self.kept);
-        Ok(self
-            .executor
-            .backward_with(into, mode, |outputs, gradient| loss_of(kept, pass.tell, batch, outputs, Some((gradient, scale))))?)
+        let (loss, kept) = (self.loss, &mut self.kept);
+        Ok(self.executor.backward_with(into, mode, |outputs, gradient| loss_of(kept, loss, pass.tell, batch, outputs, Some(gradient)))?)
     }
 
     fn collect(&mut self, told: &mut dyn FnMut(Tally)) -> landscape_core::Result<()> {

@@ -1,21 +1,21 @@
-//! Weights as each op wants them: convolutions read a packed copy, made when a pass needs it after the weights have changed.
+//! Weights as each op wants them: convolutions, and linear layers whose weight lies transposed, read a packed copy, made when a pass needs it after the weights have changed.
 //!
 //! For an evaluation by stored statistics the copy holds the batch norms that follow: with s_c = γ_c/√(σ²_c + ε) the weights of output
 //! channel c are w·s_c and its bias is β_c + (b_c − μ_c)·s_c, computed in double precision and rounded once.
 
-use crate::attributes::conv2d_shape;
+use crate::attributes::{conv2d_shape, transposed_shape, transposed_weight};
 use crate::error::Result;
 use crate::fuse::{FusedStep, Work};
 use crate::norm::Norms;
 use crate::step::{Program, Step};
 use landscape_core::{Flat, ParamLayout};
 use landscape_graph::Op;
-use landscape_kernels::conv2d;
-use landscape_kernels::{Device, Memory, Real, View, ViewMut};
+use landscape_kernels::conv2d::{self, Conv2dShape};
+use landscape_kernels::{Accumulate, Device, Memory, Real, View, ViewMut, shape};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The packed weights of all convolutions.
+/// The packed weights of all layers that have one.
 #[derive(Debug, Clone)]
 pub(crate) struct Packed<T> {
     memory: Memory<T>,
@@ -24,11 +24,11 @@ pub(crate) struct Packed<T> {
 }
 
 impl<T: Real> Packed<T> {
-    /// Room for the convolutions of a program.
+    /// Room for the layers of a program.
     pub fn new(program: &Program, device: &Device) -> Self {
         let (mut len, mut longest) = (0, 0);
         let ranges = program.steps.iter().map(|step| {
-            let weight_len = conv2d_shape(program, step, 1)?.weight_len();
+            let weight_len = packing(program, step)?.len();
             longest = longest.max(weight_len);
             len += weight_len;
             Some(len - weight_len..len)
@@ -46,6 +46,37 @@ impl<T: Real> Packed<T> {
     pub fn longest(&self) -> usize {
         self.longest
     }
+}
+
+/// How the weight of a step lies in its packed copy.
+enum Packing {
+    /// As convolutions want it.
+    Conv(Conv2dShape),
+    /// These rows and columns, which in the file are columns and rows.
+    Transposed([usize; 2]),
+}
+
+impl Packing {
+    fn len(&self) -> usize {
+        match self {
+            Packing::Conv(shape) => shape.weight_len(),
+            Packing::Transposed([rows, columns]) => rows * columns,
+        }
+    }
+
+    fn pack<T: Real>(&self, weight: View<'_, T>, packed: ViewMut<'_, T>) -> Result<()> {
+        match self {
+            Packing::Conv(shape) => conv2d::pack_weight(shape, weight, packed)?,
+            Packing::Transposed([rows, columns]) => shape::permute(&[*columns, *rows], &[1, 0], weight, packed, Accumulate::Overwrite)?,
+        }
+        Ok(())
+    }
+}
+
+/// How a step packs its weight, if it does.
+fn packing(program: &Program, step: &Step) -> Option<Packing> {
+    let conv = conv2d_shape(program, step, 1).or_else(|| transposed_shape(program, step, 1)).map(Packing::Conv);
+    conv.or_else(|| transposed_weight(step).map(Packing::Transposed))
 }
 
 /// What the packed copies hold.
@@ -70,6 +101,8 @@ pub(crate) struct Weights<T> {
     folded_bias: Memory<T>,
     /// Where that of each node stands.
     bias_ranges: Vec<Range<usize>>,
+    /// The numbers of each node that is a constant.
+    constants: Vec<Option<Memory<T>>>,
 }
 
 impl<T: Real> Weights<T> {
@@ -82,7 +115,13 @@ impl<T: Real> Weights<T> {
             len - channels..len
         });
         let bias_ranges = bias_ranges.collect();
+        let constants = program.steps.iter().map(|step| match &step.op {
+            Op::Constant { values, .. } => Some(Memory::from_host(device, values.iter().map(|&v| T::from_f64(v)).collect())),
+            _ => None,
+        });
+        let constants = constants.collect();
         Weights {
+            constants,
             flat: Flat::zeros(layout, device),
             packed: Packed::new(program, device),
             form: Form::Stale,
@@ -93,7 +132,8 @@ impl<T: Real> Weights<T> {
 
     /// Bytes that all of it takes.
     pub fn size_bytes(&self) -> usize {
-        (self.flat.view().len() + self.packed.memory.len() + self.folded_bias.len()) * size_of::<T>()
+        let constants = self.constants.iter().flatten().map(Memory::len).sum::<usize>();
+        (self.flat.view().len() + self.packed.memory.len() + self.folded_bias.len() + constants) * size_of::<T>()
     }
 
     /// The weights have changed.
@@ -119,20 +159,20 @@ impl<T: Real> Weights<T> {
         let Weights { flat, packed: Packed { memory, ranges, .. }, folded_bias, bias_ranges, .. } = self;
         for fused in steps {
             let step = &program.steps[fused.node];
-            let (Some(shape), Some(range)) = (conv2d_shape(program, step, 1), ranges[fused.node].clone()) else {
+            let (Some(packing), Some(range)) = (packing(program, step), ranges[fused.node].clone()) else {
                 continue;
             };
             let of_step = |range: &Option<Range<usize>>| range.clone().map(|range| flat.view().slice(range));
-            let weight = of_step(&step.weight).expect("a convolution has a weight");
+            let weight = of_step(&step.weight).expect("what is packed has a weight");
             let packed = memory.view_mut().slice(range);
             let Work::Folded { norm } = fused.work else {
-                conv2d::pack_weight(&shape, weight, packed)?;
+                packing.pack(weight, packed)?;
                 continue;
             };
             let mut scaled = scratch.view_mut().slice(0..weight.len());
             let bias = folded_bias.view_mut().slice(bias_ranges[fused.node].clone()).host();
             fold(weight, of_step(&step.bias), norms.stored_affine(program, norm, flat), scaled.reborrow(), bias);
-            conv2d::pack_weight(&shape, scaled.view(), packed)?;
+            packing.pack(scaled.view(), packed)?;
         }
         self.form = form;
         Ok(())
@@ -141,6 +181,19 @@ impl<T: Real> Weights<T> {
     /// The packed weight of one convolution.
     pub fn packed(&self, node: usize) -> View<'_, T> {
         self.packed.view(node)
+    }
+
+    /// The weight of a linear layer as the kernels want it.
+    pub fn of_linear(&self, node: usize, step: &Step) -> View<'_, T> {
+        match transposed_weight(step) {
+            Some(_) => self.packed.view(node),
+            None => self.weight(step).expect("a linear layer has a weight"),
+        }
+    }
+
+    /// The numbers of a constant.
+    pub fn constant(&self, node: usize) -> View<'_, T> {
+        self.constants[node].as_ref().expect("only constants ask for their numbers").view()
     }
 
     /// The bias of a convolution with its batch norm.

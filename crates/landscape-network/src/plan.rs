@@ -7,7 +7,7 @@
 //! element-wise steps and batch norms work in the slot that they read, forward and in reverse, where nobody needs it afterwards.
 //! The last step to write a gradient is known as well: a convolution gates it and adds it up for the batch norm before.
 
-use crate::attributes::is_plain_flatten;
+use crate::attributes::pointwise;
 use crate::fuse::{FusedStep, Fusion, Work, fuse};
 use crate::step::{Program, Step};
 use landscape_graph::Op;
@@ -108,11 +108,29 @@ fn reads_again(program: &Program, step: &FusedStep) -> (bool, bool) {
     let op = &program.steps[step.node].op;
     let gates = step.activation == Activation::Relu;
     match step.work {
-        Work::Node => {
-            (matches!(op, Op::Linear { .. } | Op::Conv2d { .. } | Op::BatchNorm { .. } | Op::Gelu { .. }), matches!(op, Op::Relu))
-        }
+        Work::Node => (reads_input_again(op), matches!(op, Op::Relu | Op::Softmax { .. })),
         Work::Lazy => (true, false),
         Work::Product { .. } | Work::Folded { .. } | Work::Norm => (true, gates),
+    }
+}
+
+fn reads_input_again(op: &Op) -> bool {
+    match op {
+        Op::Linear { .. }
+        | Op::Conv2d { .. }
+        | Op::ConvTranspose2d { .. }
+        | Op::BatchNorm { .. }
+        | Op::LayerNorm { .. }
+        | Op::RmsNorm { .. }
+        | Op::GroupNorm { .. }
+        | Op::Embedding { .. }
+        | Op::Attention { .. }
+        | Op::Matmul
+        | Op::Multiply
+        | Op::Gelu { .. } => true,
+        // Its gradient is a multiple.
+        Op::Affine { .. } => false,
+        _ => pointwise(op).is_some(),
     }
 }
 
@@ -124,9 +142,8 @@ fn works_in_place(program: &Program, fusion: Fusion, step: &FusedStep) -> bool {
     let node = &program.steps[step.node];
     match node.op {
         Op::Relu | Op::Dropout { .. } => true,
-        Op::Add => step.work == Work::Node && node.inputs[0] != node.inputs[1],
-        Op::Flatten => is_plain_flatten(program, node),
-        _ => false,
+        Op::Add => step.work == Work::Node && node.inputs[0] != node.inputs[1] && program.is_plain_sum(node),
+        _ => program.moves_nothing(node),
     }
 }
 
@@ -179,16 +196,17 @@ impl Plan {
         let mut value_of: Vec<Option<usize>> = vec![None; n_nodes];
         let mut last_writer: Vec<Option<(usize, GradientWrite)>> = vec![None; n_nodes];
         let mut writes: Vec<Vec<GradientWrite>> = vec![Vec::new(); n_steps];
-        if learns[n_nodes - 1] {
-            value_of[n_nodes - 1] = Some(values.len());
-            values.push(Value { size: program.steps[n_nodes - 1].n_elements(), first: n_steps, last: reverse(n_steps - 1) });
+        let output = program.output();
+        if learns[output] {
+            value_of[output] = Some(values.len());
+            values.push(Value { size: program.steps[output].n_elements(), first: n_steps, last: reverse(step_of(output)) });
         }
         for (idx, step) in steps.iter().enumerate().rev() {
             let node = &program.steps[step.node];
             let own = |value_of: &[Option<usize>]| value_of[step.out].expect("every reader that learns has written this gradient");
             let mut can_share = match (step.work, &node.op) {
-                (Work::Node, Op::Add) => node.inputs[0] != node.inputs[1],
-                (Work::Node, Op::Flatten) => fusion != Fusion::None && is_plain_flatten(program, node),
+                (Work::Node, Op::Add) => node.inputs[0] != node.inputs[1] && program.is_plain_sum(node),
+                (Work::Node, _) if program.moves_nothing(node) => fusion != Fusion::None,
                 _ => step.residual.is_some(),
             };
             let mut can_stay = goes_back_in_place(program, fusion, step);
@@ -299,13 +317,14 @@ fn argmax_lens(program: &Program) -> impl Iterator<Item = usize> + '_ {
     program.steps.iter().filter(|s| matches!(s.op, Op::MaxPool2d { .. })).map(Step::n_elements)
 }
 
-/// Which nodes have parameters in them or before them: the others get no gradient.
+/// Which nodes have parameters in them or before them, and lead to what is gone back from: the others get no gradient.
 fn learns(program: &Program) -> Vec<bool> {
+    let leads = program.ancestors(&[program.output()]);
     let mut learns: Vec<bool> = Vec::new();
     for step in &program.steps {
         learns.push(step.has_parameters() || step.inputs.iter().any(|&input| learns[input]));
     }
-    learns
+    learns.iter().zip(leads).map(|(learns, leads)| *learns && leads).collect()
 }
 
 /// The activations that are stored, as values, and which one is each node's; `reverse` gives the time of a step's reverse, if it has one.
@@ -332,9 +351,9 @@ fn activations(
             last[step.out] = last[step.out].max(time);
         }
     }
-    // The output can be looked at afterwards.
-    if let Some(output) = last.last_mut() {
-        *output = usize::MAX;
+    // The outputs can be looked at afterwards.
+    for &output in &program.outputs {
+        last[output] = usize::MAX;
     }
     let mut values: Vec<Value> = Vec::new();
     let mut value_of: Vec<Option<usize>> = vec![None; program.steps.len()];
@@ -389,7 +408,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn program(graph: &Graph) -> Program {
-        Program::new(graph, &ParamLayout::of_graph(graph).unwrap(), &Buffers::of_graph(graph).unwrap()).unwrap()
+        Program::new(graph, &ParamLayout::of_graph(graph).unwrap(), &Buffers::of_graph(graph).unwrap())
     }
 
     proptest! {

@@ -112,7 +112,7 @@ impl<T: Real> SharedFirstLayer<T> {
     /// At the first of `points`.
     ///
     /// # Errors
-    /// As [`FirstLayer::new`]; [`Error::Output`] if the graph ends in an image.
+    /// As [`FirstLayer::new`].
     pub fn new(graph: &Graph, device: &Device, loss: Loss, points: ControlPoints<T>) -> Result<Self> {
         let SplitGraph { tail, .. } = split(graph)?;
         ParamLayout::of_graph(graph)?.check_same("the network", points.layout(), "the control points")?;

@@ -1,15 +1,17 @@
 //! A graph's nodes, with everything that running them needs looked up once.
 
-use crate::error::{Error, Result};
+use crate::lower::lower;
+use crate::order::{self, Order};
 use landscape_core::{Buffers, ParamLayout};
-use landscape_graph::{Graph, Node, Op, Role};
+use landscape_graph::{Graph, Op};
 use landscape_kernels::Precision;
 use std::ops::Range;
 
-/// Channels, height and width of an example as the kernels see it: features are an image of one pixel.
+/// Channels, height and width of an example as the kernels for images see it: signals are an image of height 1, features of one pixel.
 pub(crate) fn image(shape: &[usize]) -> [usize; 3] {
     match *shape {
         [c, h, w] => [c, h, w],
+        [c, len] => [c, 1, len],
         _ => [shape.iter().product(), 1, 1],
     }
 }
@@ -25,10 +27,18 @@ pub(crate) struct Step {
     pub inputs: Vec<usize>,
     /// Channels, height and width of its result.
     pub shape: [usize; 3],
-    /// Where its weight stands in the flat vector.
+    /// The axes of its result.
+    pub dims: Vec<usize>,
+    /// In which order they are stored.
+    pub order: Order,
+    /// Where its weight, or what it learns instead, stands in the flat vector.
     pub weight: Option<Range<usize>>,
     /// Where its bias stands in the flat vector.
     pub bias: Option<Range<usize>>,
+    /// Whether the weight is also a later step's, which is gone back through before.
+    pub weight_again: bool,
+    /// The same of the bias.
+    pub bias_again: bool,
     /// Which batch norm it is, if it is one.
     pub norm_idx: Option<usize>,
 }
@@ -37,6 +47,11 @@ impl Step {
     /// Numbers per example of the result.
     pub fn n_elements(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// The lengths of its result's axes as they are stored.
+    pub fn stored_dims(&self) -> Vec<usize> {
+        order::stored(&self.dims, &self.order)
     }
 
     /// Whether it learns anything.
@@ -62,52 +77,49 @@ pub(crate) struct NormSlots {
     pub momentum: f64,
 }
 
-/// All nodes and all batch norms of a graph.
+/// All steps and all batch norms of a graph.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub steps: Vec<Step>,
     pub norms: Vec<NormSlots>,
+    /// The steps whose results are the network's; the first is what is gone back from.
+    pub outputs: Vec<usize>,
+    /// Where in the flat vector the tensors stand that the first output does not depend on.
+    pub unwritten: Vec<Range<usize>>,
     /// In what products are computed.
     pub precision: Precision,
 }
 
 impl Program {
     /// Looks everything up.
-    pub fn new(graph: &Graph, layout: &ParamLayout, buffers: &Buffers) -> Result<Self> {
-        let output = graph.node(graph.output());
-        if let [_, h, w] = output.shape[..]
-            && h * w != 1
-        {
-            return Err(Error::Output { node: output.name.clone(), shape: output.shape.clone() });
-        }
-        let range_of = |layout: &ParamLayout, node: &Node, role: Role| layout.get(&node.tensor_name(role)).map(|spec| spec.range());
-        let mut program = Program { steps: Vec::new(), norms: Vec::new(), precision: Precision::F32 };
-        for (idx, node) in graph.nodes().iter().enumerate() {
-            let mut norm_idx = None;
-            if let Op::BatchNorm { num_features, momentum, .. } = node.op {
-                let buffer = |role| range_of(buffers.layout(), node, role).expect("every batch norm declares its statistics");
-                norm_idx = Some(program.norms.len());
-                program.norms.push(NormSlots {
-                    node: idx,
-                    channels: num_features,
-                    mean: buffer(Role::RunningMean),
-                    var: buffer(Role::RunningVar),
-                    count: buffer(Role::NumBatchesTracked).start,
-                    momentum,
-                });
+    pub fn new(graph: &Graph, layout: &ParamLayout, buffers: &Buffers) -> Self {
+        lower(graph, layout, buffers)
+    }
+
+    /// The step whose result is measured.
+    pub fn output(&self) -> usize {
+        self.outputs[0]
+    }
+
+    /// Whether a sum repeats neither operand.
+    pub fn is_plain_sum(&self, step: &Step) -> bool {
+        step.inputs.iter().all(|&input| self.steps[input].n_elements() == step.n_elements())
+    }
+
+    /// Whether a step only says that the numbers before it have other axes.
+    pub fn moves_nothing(&self, step: &Step) -> bool {
+        let input = || &self.steps[step.inputs[0]];
+        match &step.op {
+            Op::Flatten => order::is_row_major(&input().dims, &input().order),
+            // They are lowered so.
+            Op::Reshape { .. } => true,
+            Op::Permute { dims } => {
+                let came_from: Order = step.order.iter().map(|&axis| dims[axis]).collect();
+                order::is_same(&input().dims, &input().order, &came_from)
             }
-            let owns = |wanted| node.op.tensors().iter().any(|&(role, _)| role == wanted);
-            program.steps.push(Step {
-                op: node.op.clone(),
-                name: node.name.clone(),
-                inputs: node.inputs.iter().map(|id| id.0).collect(),
-                shape: image(&node.shape),
-                weight: owns(Role::Weight).then(|| range_of(layout, node, Role::Weight)).flatten(),
-                bias: owns(Role::Bias).then(|| range_of(layout, node, Role::Bias)).flatten(),
-                norm_idx,
-            });
+            Op::Expand { .. } => input().n_elements() == step.n_elements(),
+            _ => false,
         }
-        Ok(program)
     }
 
     /// The nodes that lead to one of `targets`, themselves included.

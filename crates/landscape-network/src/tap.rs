@@ -1,9 +1,10 @@
 //! Taps: see a named activation on its way, change it, or stop there.
 //!
-//! The outside sees examples as it gave them, `[n, channels, height, width]` or `[n, features]`; inside they are channels last.
+//! The outside sees examples as it gave them, `[n, channels, height, width]`, `[n, features]` or any other; inside images are channels last.
 
 use crate::error::{Error, Result};
-use landscape_kernels::{Memory, Real, View, ViewMut, shape};
+use crate::step::Step;
+use landscape_kernels::{Accumulate, Memory, Real, View, ViewMut, shape};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -19,20 +20,19 @@ pub enum Flow {
 /// An activation as a tap sees it.
 #[derive(Debug)]
 pub struct Activation<'a, T> {
-    node: &'a str,
     n_examples: usize,
-    shape: [usize; 3],
+    step: &'a Step,
     memory: &'a mut Memory<T>,
 }
 
 impl<'a, T: Real> Activation<'a, T> {
-    pub(crate) fn new(node: &'a str, n_examples: usize, shape: [usize; 3], memory: &'a mut Memory<T>) -> Self {
-        Activation { node, n_examples, shape, memory }
+    pub(crate) fn new(step: &'a Step, n_examples: usize, memory: &'a mut Memory<T>) -> Self {
+        Activation { step, n_examples, memory }
     }
 
     /// The node that made it.
     pub fn node(&self) -> &str {
-        self.node
+        &self.step.name
     }
 
     /// How many examples are in the batch.
@@ -40,48 +40,61 @@ impl<'a, T: Real> Activation<'a, T> {
         self.n_examples
     }
 
-    /// Channels, height and width of one example; features are `[n, 1, 1]`.
-    pub fn shape(&self) -> [usize; 3] {
-        self.shape
+    /// The axes of one example: `[channels, height, width]`, `[features]` or any other.
+    pub fn shape(&self) -> &[usize] {
+        &self.step.dims
+    }
+
+    /// Which axis of an example stands at each place in memory, the slowest first; images have `[1, 2, 0]`.
+    pub fn order(&self) -> &[usize] {
+        &self.step.order
     }
 
     fn n_elements(&self) -> usize {
-        self.n_examples * self.shape.iter().product::<usize>()
+        self.n_examples * self.step.n_elements()
     }
 
-    /// The values as they are stored, `[n, height, width, channels]`.
-    pub fn channels_last(&self) -> View<'_, T> {
+    /// The lengths of the axes as they are stored, the batch first, and the order that brings them to the outside's.
+    fn to_outside(&self) -> (Vec<usize>, Vec<usize>) {
+        let place = |axis: usize| self.step.order.iter().position(|&at| at == axis).expect("an order has every axis");
+        let order = std::iter::once(0).chain((0..self.step.dims.len()).map(|axis| 1 + place(axis))).collect();
+        ([&[self.n_examples], self.step.stored_dims().as_slice()].concat(), order)
+    }
+
+    /// The values as they are stored: of an image `[n, height, width, channels]`.
+    pub fn stored(&self) -> View<'_, T> {
         self.memory.view().slice(0..self.n_elements())
     }
 
-    /// The values as they are stored, `[n, height, width, channels]`, to change in place.
-    pub fn channels_last_mut(&mut self) -> ViewMut<'_, T> {
+    /// The values as they are stored, to change in place.
+    pub fn stored_mut(&mut self) -> ViewMut<'_, T> {
         let len = self.n_elements();
         self.memory.view_mut().slice(0..len)
     }
 
-    /// A copy in the outside's order, `[n, channels, height, width]`.
+    /// A copy in the outside's order, of an image `[n, channels, height, width]`.
     ///
     /// # Errors
     /// None for an activation of a graph that was checked.
     pub fn to_vec(&self) -> Result<Vec<T>> {
-        let [c, h, w] = self.shape;
+        let (lens, order) = self.to_outside();
         let mut values = vec![T::ZERO; self.n_elements()];
-        shape::nhwc_to_nchw(self.n_examples, c, h, w, self.channels_last(), (&mut values).into())?;
+        shape::permute(&lens, &order, self.stored(), (&mut values).into(), Accumulate::Overwrite)?;
         Ok(values)
     }
 
-    /// Lets `values`, in the outside's order `[n, channels, height, width]`, flow on instead.
+    /// Lets `values`, in the outside's order, flow on instead.
     ///
     /// # Errors
     /// [`Error::Replacement`] if there are more or fewer than the activation has.
     pub fn replace(&mut self, values: &[T]) -> Result<()> {
         let expected = self.n_elements();
         if values.len() != expected {
-            return Err(Error::Replacement { node: self.node.to_owned(), expected, got: values.len() });
+            return Err(Error::Replacement { node: self.step.name.clone(), expected, got: values.len() });
         }
-        let ([c, h, w], n) = (self.shape, self.n_examples);
-        Ok(shape::nchw_to_nhwc(n, c, h, w, values.into(), self.channels_last_mut())?)
+        let (stored, order) = self.to_outside();
+        let lens: Vec<usize> = order.iter().map(|&axis| stored[axis]).collect();
+        Ok(shape::permute(&lens, &shape::inverse(&order), values.into(), self.stored_mut(), Accumulate::Overwrite)?)
     }
 }
 
@@ -117,7 +130,7 @@ impl<'a, T: Real> Taps<'a, T> {
     }
 
     pub(crate) fn see(&mut self, activation: &mut Activation<'_, T>) -> Result<Flow> {
-        match self.by_node.get_mut(activation.node) {
+        match self.by_node.get_mut(&activation.step.name) {
             Some(see) => see(activation),
             None => Ok(Flow::Continue),
         }

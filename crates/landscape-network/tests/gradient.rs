@@ -3,43 +3,12 @@
 
 mod common;
 
-use common::{examples, mlp, objective, residual, zoo};
-use landscape_core::{Examples, Flat, Fork, Norm, Objective, Pass, Stateful, Targets, Tell};
-use landscape_graph::{Bias, Graph, GraphBuilder};
+use common::{check_all, examples, mlp, objective, residual, zoo};
+use landscape_core::{Examples, Flat, Fork, Norm, Objective, Pass, Targets, Tell};
+use landscape_graph::{Bias, GraphBuilder};
 use landscape_kernels::{Accumulate, Device};
 use landscape_network::{Loss, NetworkObjective};
 use std::sync::Arc;
-
-/// Every coordinate's derivative of the mean loss against (L(w + h) − L(w − h)) / 2h.
-fn check_all(graph: Graph, pass: Pass, n: usize) {
-    let mut objective = objective::<f64>(graph, 5);
-    let batch = examples(objective.executor().graph(), n, 6);
-    let buffers = objective.buffers().clone();
-    let start = objective.weights().clone();
-    let mut gradient = Flat::zeros(start.layout(), &Device::Cpu);
-    let tally = objective.gradient(&batch, pass, &mut gradient, Accumulate::Overwrite).unwrap();
-    let mut loss = |point: &Flat<f64>| {
-        objective.set_point(point).unwrap();
-        objective.set_buffers(&buffers).unwrap();
-        objective.measure(&batch, pass).unwrap().nll()
-    };
-    let (measured, trained) = (loss(&start), tally.nll());
-    assert!((measured - trained).abs() <= 1e-13 * trained.abs(), "both kinds of pass measure the same, {measured} and {trained}");
-    let h = 1e-5;
-    let gradient = gradient.to_vec();
-    for spec in start.layout().tensors() {
-        for idx in spec.range() {
-            let mut moved = start.clone();
-            let mut at = |offset: f64| {
-                moved.view_mut().host()[idx] = start.view().host()[idx] + offset;
-                loss(&moved)
-            };
-            let numeric = (at(h) - at(-h)) / (2.0 * h);
-            let error = (numeric - gradient[idx]).abs();
-            assert!(error < 1e-8 + 1e-6 * numeric.abs(), "{} [{}]: {} against {numeric}", spec.name, idx - spec.offset, gradient[idx]);
-        }
-    }
-}
 
 #[test]
 fn mlp_gradients_are_derivatives() {

@@ -124,11 +124,13 @@ fn going_back_needs_a_pass_and_can_be_done_once() {
 }
 
 #[test]
-fn an_image_is_no_output() {
+fn an_image_has_no_classes() {
     let mut b = GraphBuilder::new([1, 4, 4]);
     let x = b.conv2d("conv", b.input(), Conv2d::new(2, 3)).unwrap();
-    let found = message(Executor::<f32>::new(Arc::new(b.finish(x).unwrap()), &Device::Cpu));
-    assert_eq!(found, "the output of a network must be features, got an image [2, 2, 2] from node `conv`: add `flatten`");
+    let mut objective = NetworkObjective::<f32>::new(Arc::new(b.finish(x).unwrap()), &Device::Cpu, Loss::CrossEntropy).unwrap();
+    let batch = Examples { inputs: vec![0.0; 16], n_examples: 1, targets: Targets::Classes(vec![0]) };
+    let found = message(objective.measure(&batch, Pass::EVALUATE));
+    assert!(found.contains("[places, classes]") && found.ends_with("one that yields [2, 2, 2]"), "{found}");
 }
 
 /// A network that learns nothing still measures, and its gradient is empty.

@@ -12,7 +12,7 @@ use landscape_network::tap::{Flow, Taps};
 fn channel_values(objective: &mut NetworkObjective<f64>, node: &str, batch: &Examples<f64>) -> Vec<Vec<f64>> {
     let mut channels = Vec::new();
     let mut taps = Taps::new().at(node, |activation| {
-        let [c, h, w] = activation.shape();
+        let &[c, h, w] = activation.shape() else { panic!("an image is expected") };
         channels = vec![Vec::new(); c];
         for (idx, &value) in activation.to_vec()?.iter().enumerate() {
             channels[idx / (h * w) % c].push(value);
@@ -72,7 +72,7 @@ fn normalised_activations_have_mean_zero_and_variance_one() {
     let batch = examples::<f64>(objective.executor().graph(), 4, 1);
     let mut checked = 0;
     let mut taps = Taps::new().at("bn1", |activation| {
-        let values = activation.channels_last().host();
+        let values = activation.stored().host();
         for c in 0..3 {
             let channel: Vec<f64> = values.iter().skip(c).step_by(3).copied().collect();
             assert!(mean(&channel).abs() < 1e-12);

@@ -15,7 +15,7 @@ fn a_tap_sees_what_a_network_cut_there_puts_out() {
     let mut seen = Vec::new();
     let mut executor = whole.executor().fork();
     let mut taps = Taps::new().at("conv1", |activation| {
-        assert_eq!((activation.node(), activation.n_examples(), activation.shape()), ("conv1", 2, [3, 5, 6]));
+        assert_eq!((activation.node(), activation.n_examples(), activation.shape()), ("conv1", 2, &[3, 5, 6][..]));
         seen = activation.to_vec()?;
         Ok(Flow::Stop)
     });
@@ -66,7 +66,7 @@ fn what_a_tap_leaves_flows_on() {
     drop(put);
     close(executor.output().host(), &plain, "what was put in flows on");
     let mut double = Taps::new().at("fc", |activation| {
-        activation.channels_last_mut().host().iter_mut().for_each(|v| *v *= 2.0);
+        activation.stored_mut().host().iter_mut().for_each(|v| *v *= 2.0);
         Ok(Flow::Continue)
     });
     executor.evaluate_with(&inputs, 2, Pass::EVALUATE, &mut double).unwrap();

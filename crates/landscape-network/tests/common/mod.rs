@@ -1,9 +1,9 @@
 //! Small networks, batches and comparisons that several tests use.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use landscape_core::{Batches, Buffers, Examples, Flat, Seed, Stateful, Targets};
-use landscape_graph::{Bias, Conv2d, Gelu, Graph, GraphBuilder, Op, Role};
-use landscape_kernels::{Device, Real};
+use landscape_core::{Batches, Buffers, Examples, Flat, Objective, Pass, Seed, Stateful, Targets};
+use landscape_graph::{Bias, Conv2d, Dtype, Gelu, Graph, GraphBuilder, Op, Role};
+use landscape_kernels::{Accumulate, Device, Real};
 use landscape_network::init::{Init, initialise};
 use landscape_network::{Loss, NetworkObjective};
 use std::sync::Arc;
@@ -69,12 +69,24 @@ pub fn mlp() -> Graph {
     b.finish(x).unwrap()
 }
 
-/// A batch of normal numbers with random labels.
+/// A batch of normal numbers, or of tokens where the input takes them, with a random label at every place.
 pub fn examples<T: Real>(graph: &Graph, n: usize, seed: u64) -> Examples<T> {
     let mut stream = Seed::new(seed).child("examples").stream();
-    let n_classes = graph.output_shape()[0];
-    let inputs = (0..n * graph.input_shape().iter().product::<usize>()).map(|_| T::from_f64(stream.normal())).collect();
-    let labels = (0..n).map(|_| stream.below(n_classes) as u32).collect();
+    let vocabulary = graph.nodes().iter().find_map(|node| match node.op {
+        Op::Embedding { num_embeddings, .. } => Some(num_embeddings),
+        _ => None,
+    });
+    let parts: Vec<_> = graph.inputs().map(|input| graph.node(input)).map(|node| (node.n_elements(), node.op.clone())).collect();
+    let mut inputs = Vec::new();
+    for (len, op) in parts.iter().cycle().take(n * parts.len()) {
+        inputs.extend((0..*len).map(|_| match (op, vocabulary) {
+            (Op::Input { dtype: Dtype::Int }, Some(vocabulary)) => T::from_f64(stream.below(vocabulary) as f64),
+            _ => T::from_f64(stream.normal()),
+        }));
+    }
+    let shape = graph.output_shape();
+    let (n_classes, n_labels) = (shape[shape.len() - 1], n * shape[..shape.len() - 1].iter().product::<usize>());
+    let labels = (0..n_labels).map(|_| stream.below(n_classes) as u32).collect();
     Examples { inputs, n_examples: n, targets: Targets::Classes(labels) }
 }
 
@@ -97,6 +109,37 @@ pub fn objective<T: Real>(graph: Graph, seed: u64) -> NetworkObjective<T> {
     }
     objective.set_buffers(&buffers).unwrap();
     objective
+}
+
+/// Every coordinate's derivative of the mean loss against (L(w + h) − L(w − h)) / 2h.
+pub fn check_all(graph: Graph, pass: Pass, n: usize) {
+    let mut objective = objective::<f64>(graph, 5);
+    let batch = examples(objective.executor().graph(), n, 6);
+    let buffers = objective.buffers().clone();
+    let start = objective.weights().clone();
+    let mut gradient = Flat::zeros(start.layout(), &Device::Cpu);
+    let tally = objective.gradient(&batch, pass, &mut gradient, Accumulate::Overwrite).unwrap();
+    let mut loss = |point: &Flat<f64>| {
+        objective.set_point(point).unwrap();
+        objective.set_buffers(&buffers).unwrap();
+        objective.measure(&batch, pass).unwrap().nll()
+    };
+    let (measured, trained) = (loss(&start), tally.nll());
+    assert!((measured - trained).abs() <= 1e-13 * trained.abs(), "both kinds of pass measure the same, {measured} and {trained}");
+    let h = 1e-5;
+    let gradient = gradient.to_vec();
+    for spec in start.layout().tensors() {
+        for idx in spec.range() {
+            let mut moved = start.clone();
+            let mut at = |offset: f64| {
+                moved.view_mut().host()[idx] = start.view().host()[idx] + offset;
+                loss(&moved)
+            };
+            let numeric = (at(h) - at(-h)) / (2.0 * h);
+            let error = (numeric - gradient[idx]).abs();
+            assert!(error < 1e-8 + 1e-6 * numeric.abs(), "{} [{}]: {} against {numeric}", spec.name, idx - spec.offset, gradient[idx]);
+        }
+    }
 }
 
 /// The examples of some batches, in the order of the batches.
