@@ -14,9 +14,14 @@ fn splitmix64(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// The FNV-1a hash of a text.
+pub fn fnv1a64(text: &str) -> u64 {
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+}
+
 /// The 64 random bits of each index of the stream `name`, without end.
 fn bits(name: &str) -> impl Iterator<Item = u64> {
-    let start = name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3));
+    let start = fnv1a64(name);
     (1u64..).map(move |i| splitmix64(start.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15))))
 }
 

@@ -1,12 +1,13 @@
 //! Plain convolutional networks: a small one with batch norm, and the reference's ConvFC.
 
-use super::Request;
+use super::request::Request;
 use crate::error::Result;
 use landscape_graph::{Bias, Conv2d, Graph, GraphBuilder};
 
 /// Three 3x3 convolutions with batch norm, half the size after the second, the mean over the image, one linear layer. Small enough
 /// to train on 8x8 digits in seconds; the mean lets it take images of any size.
 pub(super) fn cnn(model: &Request) -> Result<Graph> {
+    model.allow(&[])?;
     model.check_image(8)?;
     let mut b = GraphBuilder::new(model.input_shape);
     let mut x = b.input();
@@ -30,6 +31,7 @@ pub(super) fn cnn(model: &Request) -> Result<Graph> {
 /// `ConvFCBase` in `models/convfc.py` of dnn-mode-connectivity. Ours is the same for 32x32 images of three channels; there the
 /// first linear layer is fixed to their 1152 features, here it follows the image.
 pub(super) fn convfc(model: &Request) -> Result<Graph> {
+    model.allow(&[])?;
     model.check_image(15)?;
     let mut b = GraphBuilder::new(model.input_shape);
     let mut x = b.input();

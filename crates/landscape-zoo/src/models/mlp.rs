@@ -1,6 +1,6 @@
 //! Multilayer perceptrons.
 
-use super::Request;
+use super::request::Request;
 use crate::error::Result;
 use landscape_graph::{Bias, Graph, GraphBuilder};
 
