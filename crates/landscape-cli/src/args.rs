@@ -156,13 +156,27 @@ pub struct Common {
 /// Which data, and how it is normalised.
 #[derive(Debug, Args, Clone)]
 pub struct DataArgs {
-    /// `digits` (embedded), `mnist:DIR`, `fashion:DIR`, `cifar10:DIR`, `cifar100:DIR` or `npz:FILE`
+    /// `digits` (embedded), `mnist:DIR`, `fashion:DIR`, `cifar10:DIR`, `cifar100:DIR`, `npz:FILE`, or `text:FILE` and `bytes:FILE`, whose
+    /// next character or byte is predicted over 64 places, or as many as in `text:FILE@128`
     /// [default: what the checkpoint says; `digits` for a new network]
     #[arg(long, value_name = "DATA")]
     pub data: Option<String>,
     /// Normalisation `MEAN/STD` (comma lists: one per channel) or `none` [default: the checkpoint's, else the data's own]
     #[arg(long, value_name = "MEAN/STD", allow_hyphen_values = true)]
     pub normalize: Option<String>,
+    /// What is measured [default: the checkpoint's run's, else cross-entropy for classes and squared error for numbers]
+    #[arg(long, value_enum)]
+    pub loss: Option<LossName>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LossName {
+    /// Of classes, or of tokens.
+    CrossEntropy,
+    /// Of numbers.
+    SquaredError,
+    /// Of numbers from 0 to 1, each a label of its own.
+    BinaryCrossEntropy,
 }
 
 /// What a file without our metadata holds.

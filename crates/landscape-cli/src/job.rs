@@ -1,6 +1,6 @@
 //! Checkpoints, data and the objective of a command: opened, checked against each other, ready to measure.
 
-use crate::args::{Common, DataArgs, RefreshArgs, RefreshName};
+use crate::args::{Common, DataArgs, LossName, RefreshArgs, RefreshName};
 use crate::output;
 use crate::run_folder::RunFolder;
 use anyhow::{Context, bail};
@@ -13,7 +13,7 @@ use landscape_core::{
 use landscape_graph::Graph;
 use landscape_network::{Loss, NetworkObjective};
 use landscape_zoo::data::batches::{Augmentation, BatchConfig, SeededBatches};
-use landscape_zoo::data::{self, Dataset, Split};
+use landscape_zoo::data::{self, Dataset, Split, SplitTargets};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -26,6 +26,9 @@ const MAX_WEIGHT_BYTES: usize = 64 << 30;
 /// Examples per forward pass where only the result counts.
 pub const EVALUATION_BATCH: usize = 500;
 
+/// The loss that a run's configuration names, as it is not what the targets suggest.
+const BINARY_CROSS_ENTROPY: &str = "binary_cross_entropy";
+
 /// A data set as a command uses it.
 pub struct Data {
     /// What `--data` said or would have said.
@@ -33,6 +36,7 @@ pub struct Data {
     pub dataset: Dataset,
     pub normalization: Option<Normalization>,
     pub batch_size: usize,
+    loss: Loss,
     train_subset: Arc<Split>,
     test_subset: Arc<Split>,
 }
@@ -78,7 +82,8 @@ impl Data {
             _ => dataset.normalization.clone(),
         };
         let (train_subset, test_subset) = (dataset.train.clone(), dataset.test.clone());
-        let data = Data { spec, dataset, normalization, batch_size: EVALUATION_BATCH, train_subset, test_subset };
+        let loss = loss(args, &dataset, checkpoint)?;
+        let data = Data { spec, dataset, normalization, batch_size: EVALUATION_BATCH, loss, train_subset, test_subset };
         data.training_batches(1, Seed::new(0), false)?;
         Ok(data)
     }
@@ -99,7 +104,14 @@ impl Data {
     /// What the configuration keeps.
     pub fn to_json(&self) -> Value {
         let normalization = self.normalization.as_ref().map(|n| json!({"mean": n.mean, "std": n.std}));
-        json!({"spec": self.spec, "name": self.dataset.name, "sha256": self.dataset.sha256, "normalization": normalization})
+        let mut json = json!({"spec": self.spec, "name": self.dataset.name, "sha256": self.dataset.sha256, "normalization": normalization});
+        if self.loss == Loss::BinaryCrossEntropy {
+            json["loss"] = json!(BINARY_CROSS_ENTROPY);
+        }
+        if let Some(n_places) = self.n_places() {
+            json["n_places"] = json!(n_places);
+        }
+        json
     }
 
     /// The part of a checkpoint's metadata that tells of graph and data.
@@ -117,19 +129,44 @@ impl Data {
         self.dataset.augmentation != Augmentation::None
     }
 
-    /// Cross-entropy for classes, squared error for numbers.
+    /// What is measured.
     pub fn loss(&self) -> Loss {
-        if self.dataset.n_classes.is_some() { Loss::CrossEntropy } else { Loss::SquaredError }
+        self.loss
+    }
+
+    /// Labels per example, where every place has one; the loss is then told as perplexity too.
+    pub fn n_places(&self) -> Option<usize> {
+        match self.dataset.train.targets {
+            SplitTargets::Places { n_places, .. } => Some(n_places),
+            _ => None,
+        }
     }
 
     /// Fails unless the graph takes these inputs and gives these outputs.
     pub fn check_graph(&self, graph: &Graph) -> anyhow::Result<()> {
-        if graph.input_shape() != &self.dataset.input_shape {
-            bail!("the network takes inputs of shape {:?}, and `{}` has {:?}", graph.input_shape(), self.spec, self.dataset.input_shape);
+        let (takes, has) = (graph.input_shape(), &self.dataset.input_shape);
+        let n_numbers: usize = has.iter().product();
+        // The parts of an example with several inputs stand one after the other.
+        let fits = if graph.inputs().len() == 1 { takes == has } else { graph.n_input_elements() == n_numbers };
+        if !fits {
+            let all: Vec<_> = graph.inputs().map(|input| format!("{:?}", graph.node(input).shape)).collect();
+            bail!("the network takes inputs of shape {}, and `{}` has {has:?}", all.join(" and "), self.spec);
+        }
+        if let (Some(n_places), [places, n_classes]) = (self.n_places(), graph.output_shape().as_slice()) {
+            // A network may know more tokens than a text has.
+            if *places != n_places || *n_classes < self.dataset.n_outputs() {
+                let wanted = self.dataset.n_outputs();
+                bail!("the network predicts {n_classes} tokens at {places} places, and `{}` asks for {wanted} at {n_places}", self.spec);
+            }
+            return Ok(());
         }
         let n_outputs: usize = graph.output_shape().iter().product();
-        if n_outputs != self.dataset.n_outputs() {
-            bail!("the network has {n_outputs} outputs, and `{}` asks for {}", self.spec, self.dataset.n_outputs());
+        if n_outputs != self.dataset.n_outputs() || self.n_places().is_some() {
+            let wanted = match self.n_places() {
+                Some(n_places) => format!("[{n_places}, {}]", self.dataset.n_outputs()),
+                None => self.dataset.n_outputs().to_string(),
+            };
+            bail!("the network has {n_outputs} outputs, and `{}` asks for {wanted}", self.spec);
         }
         Ok(())
     }
@@ -191,13 +228,36 @@ pub fn measure(objective: &mut NetworkObjective<f32>, batches: &SeededBatches<f3
     Ok(sum)
 }
 
-/// Where the data of a checkpoint's run are, by the configuration beside it.
-fn spec_beside(checkpoint: Option<&Path>) -> Option<String> {
+/// What `--loss` says, or the checkpoint's run said, or the targets suggest.
+fn loss(args: &DataArgs, dataset: &Dataset, checkpoint: Option<&Path>) -> anyhow::Result<Loss> {
+    let beside = || config_beside(checkpoint).is_some_and(|config| config["data"]["loss"] == BINARY_CROSS_ENTROPY);
+    let of_classes = dataset.n_classes.is_some();
+    let (loss, wants_classes) = match args.loss {
+        Some(LossName::CrossEntropy) => (Loss::CrossEntropy, true),
+        Some(LossName::SquaredError) => (Loss::SquaredError, false),
+        Some(LossName::BinaryCrossEntropy) => (Loss::BinaryCrossEntropy, false),
+        None if of_classes => return Ok(Loss::CrossEntropy),
+        None if beside() => return Ok(Loss::BinaryCrossEntropy),
+        None => return Ok(Loss::SquaredError),
+    };
+    if wants_classes != of_classes {
+        let found = if of_classes { "class labels" } else { "numbers" };
+        bail!("`--loss` does not fit the data, whose targets are {found}");
+    }
+    Ok(loss)
+}
+
+/// The configuration of the run that a checkpoint is of.
+fn config_beside(checkpoint: Option<&Path>) -> Option<Value> {
     let path = checkpoint?;
     let own = RunFolder::beside(path).config();
     let of_folder = || path.parent().and_then(|folder| RunFolder::open(folder).ok()?.config().ok());
-    let config = own.ok().or_else(of_folder)?;
-    Some(config["data"]["spec"].as_str()?.to_owned())
+    own.ok().or_else(of_folder)
+}
+
+/// Where the data of a checkpoint's run are, by the configuration beside it.
+fn spec_beside(checkpoint: Option<&Path>) -> Option<String> {
+    Some(config_beside(checkpoint)?["data"]["spec"].as_str()?.to_owned())
 }
 
 /// Reads `MEAN/STD` or `none`.
@@ -222,17 +282,22 @@ pub struct Numbers {
     pub nll: f64,
     pub error: Option<f64>,
     pub accuracy: Option<f64>,
+    /// exp(nll), where tokens are predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
 }
 
 impl Numbers {
     /// `l2_term` is ½·wd·‖w‖².
-    pub fn new(tally: &Tally, l2_term: f64) -> Self {
-        Numbers { loss: tally.nll() + l2_term, nll: tally.nll(), error: tally.error(), accuracy: tally.accuracy() }
+    pub fn new(data: &Data, tally: &Tally, l2_term: f64) -> Self {
+        let nll = tally.nll();
+        let perplexity = data.n_places().map(|_| nll.exp());
+        Numbers { loss: nll + l2_term, nll, error: tally.error(), accuracy: tally.accuracy(), perplexity }
     }
 
     /// As metrics of a checkpoint.
     pub fn named(&self, split: &str) -> BTreeMap<String, f64> {
-        let all = [("loss", Some(self.loss)), ("nll", Some(self.nll)), ("error", self.error)];
+        let all = [("loss", Some(self.loss)), ("nll", Some(self.nll)), ("error", self.error), ("perplexity", self.perplexity)];
         all.into_iter().filter_map(|(name, value)| Some((format!("{split}_{name}"), value?))).collect()
     }
 }

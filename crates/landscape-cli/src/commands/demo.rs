@@ -23,7 +23,7 @@ const N_SAMPLES: usize = 61;
 
 pub fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<()> {
     let started = Instant::now();
-    let data_args = DataArgs { data: Some("digits".to_owned()), normalize: None };
+    let data_args = DataArgs { data: Some("digits".to_owned()), normalize: None, loss: None };
     let data = Data::open(&data_args, None, None)?;
     data.check_graph(&landscape_zoo::models::build(&args.model, &data.dataset.input_shape, data.dataset.n_outputs())?)?;
     let folder = RunFolder::for_output(common, "demo")?;

@@ -50,8 +50,8 @@ pub fn run(common: &Common, args: &PointArgs) -> anyhow::Result<()> {
     objective.set_point(&written)?;
     objective.set_buffers(&checkpoint.buffers(&first.graph)?)?;
     let l2_term = 0.5 * path.weight_decay * objective.weights().squared_norm();
-    let train = Numbers::new(&path.data.measure_train(&mut objective)?, l2_term);
-    let test = Numbers::new(&path.data.measure_test(&mut objective)?, l2_term);
+    let train = Numbers::new(&path.data, &path.data.measure_train(&mut objective)?, l2_term);
+    let test = Numbers::new(&path.data, &path.data.measure_test(&mut objective)?, l2_term);
     if let Some(metadata) = &mut checkpoint.metadata {
         metadata.metrics = train.named("train").into_iter().chain(test.named("test")).collect();
     }
@@ -82,6 +82,7 @@ fn existing(out: &Path, t: f64) -> anyhow::Result<Value> {
             nll: metric("nll").unwrap_or(f64::NAN),
             error,
             accuracy: error.map(|e| 1.0 - e),
+            perplexity: metric("perplexity"),
         }
     };
     Ok(document(out, t, &numbers("train"), &numbers("test")))
@@ -90,7 +91,8 @@ fn existing(out: &Path, t: f64) -> anyhow::Result<Value> {
 fn describe(result: &Value) -> String {
     let split = |name: &str| {
         let error = result[name]["error"].as_f64().map(|e| format!(", error {:.2} %", 100.0 * e)).unwrap_or_default();
-        format!("{name} nll {:.4}{error}", result[name]["nll"].as_f64().unwrap_or(f64::NAN))
+        let perplexity = result[name]["perplexity"].as_f64().map(|p| format!(", perplexity {p:.3}")).unwrap_or_default();
+        format!("{name} nll {:.4}{perplexity}{error}", result[name]["nll"].as_f64().unwrap_or(f64::NAN))
     };
     let file = result["checkpoint"].as_str().unwrap_or_default();
     format!("t = {}: {}, {}\nwrote {file}", result["t"], split("train"), split("test"))

@@ -223,6 +223,15 @@ pub fn describe(document: &Value) -> String {
             b.above_line
         );
     }
+    if document["settings"]["data"]["n_places"].is_u64() {
+        // exp is monotonic, so the least and greatest perplexity are those of the least and greatest loss.
+        for quantity in [profile::Quantity::TrainNll, profile::Quantity::TestNll] {
+            let Some(s) = profile.summary.get(quantity) else { continue };
+            let name = quantity.name().replace("nll", "ppl");
+            let [start, end, min, max] = [s.start, s.end, s.min, s.max].map(f64::exp);
+            text += &format!("{name:<12}{start:>10.3}{end:>10.3}{min:>10.3}{max:>10.3}{:>10.3}\n", s.t_max);
+        }
+    }
     let n_bad = profile.points.iter().filter(|p| !p.train.nll.is_finite()).count();
     if n_bad > 0 {
         text += &format!("{n_bad} of {} points are NaN or infinite\n", profile.points.len());

@@ -89,8 +89,8 @@ pub fn train(common: &Common, device: &Device, job: &Job, out: &Path, started: I
     let weights = points.point(0);
     weights.check_finite().context(NoNumbers)?;
     let half_norm = 0.5 * job.fit.weight_decay * weights.squared_norm();
-    let train = Numbers::new(&job.data.measure_train(&mut objective)?, half_norm);
-    let test = Numbers::new(&job.data.measure_test(&mut objective)?, half_norm);
+    let train = Numbers::new(&job.data, &job.data.measure_train(&mut objective)?, half_norm);
+    let test = Numbers::new(&job.data, &job.data.measure_test(&mut objective)?, half_norm);
     let checkpoint = job.checkpoint(common, &graph, &points, objective.buffers(), &train, &test)?;
     checkpoint.write(out, Overwrite::Replace)?;
     let result = json!({
@@ -199,7 +199,8 @@ fn describe(result: &Value) -> String {
     let line = |split: &str| {
         let n = &result[split];
         let accuracy = n["accuracy"].as_f64().map(|a| format!(", accuracy {:.2} %", 100.0 * a)).unwrap_or_default();
-        format!("{split:<6} nll {:.4}{accuracy}", n["nll"].as_f64().unwrap_or(f64::NAN))
+        let perplexity = n["perplexity"].as_f64().map(|p| format!(", perplexity {p:.3}")).unwrap_or_default();
+        format!("{split:<6} nll {:.4}{perplexity}{accuracy}", n["nll"].as_f64().unwrap_or(f64::NAN))
     };
     format!(
         "{}\n{}\n{} steps in {:.1} s\nwrote {}",

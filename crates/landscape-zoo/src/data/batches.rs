@@ -185,6 +185,9 @@ impl<T: Real> Batches for SeededBatches<T> {
                 let row = |&member: &usize| &values[member * n_outputs..][..*n_outputs];
                 Targets::Values(members.iter().flat_map(row).map(|&v| T::from_f64(v)).collect())
             }
+            SplitTargets::Places { n_places, labels } => {
+                Targets::Classes(members.iter().flat_map(|&member| &labels[member * n_places..][..*n_places]).copied().collect())
+            }
         };
         Ok(Examples { inputs, n_examples: members.len(), targets })
     }

@@ -5,6 +5,7 @@ use super::{hash, stratify};
 use crate::error::{Error, Result};
 use landscape_core::Seed;
 use landscape_core::metadata::Normalization;
+use landscape_kernels::loss::IGNORED;
 use std::sync::Arc;
 
 /// The inputs of a split, as the file holds them.
@@ -16,6 +17,8 @@ pub enum Inputs {
     F32(Vec<f32>),
     /// Double precision.
     F64(Vec<f64>),
+    /// Whole numbers that a network looks up.
+    Tokens(Vec<u32>),
 }
 
 impl Inputs {
@@ -25,6 +28,7 @@ impl Inputs {
             Inputs::U8(values) => values.len(),
             Inputs::F32(values) => values.len(),
             Inputs::F64(values) => values.len(),
+            Inputs::Tokens(values) => values.len(),
         }
     }
 
@@ -45,6 +49,13 @@ pub enum SplitTargets {
         n_outputs: usize,
         /// The numbers.
         values: Vec<f64>,
+    },
+    /// A class at each of `n_places` places of an example, such as the next token; [`landscape_kernels::loss::IGNORED`] counts for nothing.
+    Places {
+        /// Places per example.
+        n_places: usize,
+        /// The classes, row-major.
+        labels: Vec<u32>,
     },
 }
 
@@ -77,11 +88,15 @@ impl Split {
             Inputs::U8(values) => Inputs::U8(rows(values, width, indices)),
             Inputs::F32(values) => Inputs::F32(rows(values, width, indices)),
             Inputs::F64(values) => Inputs::F64(rows(values, width, indices)),
+            Inputs::Tokens(values) => Inputs::Tokens(rows(values, width, indices)),
         };
         let targets = match &self.targets {
             SplitTargets::Classes(labels) => SplitTargets::Classes(rows(labels, 1, indices)),
             SplitTargets::Values { n_outputs, values } => {
                 SplitTargets::Values { n_outputs: *n_outputs, values: rows(values, *n_outputs, indices) }
+            }
+            SplitTargets::Places { n_places, labels } => {
+                SplitTargets::Places { n_places: *n_places, labels: rows(labels, *n_places, indices) }
             }
         };
         let input_shape = self.input_shape.clone();
@@ -101,7 +116,7 @@ impl Split {
         let n_chosen = ((self.n_examples as f64 * fraction).round() as usize).clamp(1, self.n_examples.max(1));
         let indices = match &self.targets {
             SplitTargets::Classes(labels) => stratify::choose(labels, n_chosen, seed),
-            SplitTargets::Values { .. } => stratify::choose(&vec![0; self.n_examples], n_chosen, seed),
+            SplitTargets::Values { .. } | SplitTargets::Places { .. } => stratify::choose(&vec![0; self.n_examples], n_chosen, seed),
         };
         self.select(&indices)
     }
@@ -123,6 +138,10 @@ impl Split {
             (SplitTargets::Classes(labels), Some(n_classes)) => {
                 (Some(labels.len()), labels.iter().find(|&&label| label as usize >= n_classes))
             }
+            (SplitTargets::Places { n_places, labels }, Some(n_classes)) => {
+                let bad = |label: &&u32| **label as usize >= n_classes && **label != IGNORED;
+                (labels.len().checked_div(*n_places), labels.iter().find(bad))
+            }
             (SplitTargets::Values { n_outputs, values }, None) => (values.len().checked_div(*n_outputs), None),
             _ => return Err(Error::config("targets", "classes with `n_classes`, numbers without", format!("{n_classes:?}"))),
         };
@@ -143,7 +162,7 @@ fn rows<V: Copy>(values: &[V], width: usize, indices: &[usize]) -> Vec<V> {
 /// A data set: examples to train with, examples to test with, and how they are commonly prepared.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    /// `digits`, `mnist`, `fashion`, `cifar10`, `cifar100`, `npz`, or the caller's own name.
+    /// `digits`, `mnist`, `fashion`, `cifar10`, `cifar100`, `npz`, `text`, `bytes`, or the caller's own name.
     pub name: String,
     /// The examples to train with.
     pub train: Arc<Split>,
@@ -173,9 +192,12 @@ impl Dataset {
             let [expected, got] = [&train, &test].map(|split| format!("{:?} divided by {}", split.input_shape, split.divisor));
             return Err(Error::config("test", format!("inputs like those of `train`, {expected}"), got));
         }
-        let n_outputs = |split: &Split| if let SplitTargets::Values { n_outputs, .. } = split.targets { n_outputs } else { 0 };
-        if n_outputs(&train) != n_outputs(&test) {
-            return Err(Error::config("test", format!("{} numbers per target as `train`", n_outputs(&train)), n_outputs(&test)));
+        let per_target = |split: &Split| match split.targets {
+            SplitTargets::Values { n_outputs: n, .. } | SplitTargets::Places { n_places: n, .. } => n,
+            SplitTargets::Classes(_) => 0,
+        };
+        if per_target(&train) != per_target(&test) {
+            return Err(Error::config("test", format!("{} numbers per target as `train`", per_target(&train)), per_target(&test)));
         }
         let sha256 = hash::of_content(n_classes, &train, &test);
         let input_shape = train.input_shape.clone();
@@ -196,7 +218,7 @@ impl Dataset {
     pub fn n_outputs(&self) -> usize {
         match (&self.train.targets, self.n_classes) {
             (SplitTargets::Values { n_outputs, .. }, _) => *n_outputs,
-            (SplitTargets::Classes(_), n_classes) => n_classes.unwrap_or(0),
+            (SplitTargets::Classes(_) | SplitTargets::Places { .. }, n_classes) => n_classes.unwrap_or(0),
         }
     }
 }

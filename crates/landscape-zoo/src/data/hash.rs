@@ -15,7 +15,7 @@ pub(crate) fn of_content(n_classes: Option<usize>, train: &Split, test: &Split) 
     let targets = match (n_classes, &train.targets) {
         (Some(n), _) => format!("classes {n}"),
         (None, SplitTargets::Values { n_outputs, .. }) => format!("values {n_outputs}"),
-        (None, SplitTargets::Classes(_)) => "classes".to_owned(),
+        (None, SplitTargets::Classes(_) | SplitTargets::Places { .. }) => "classes".to_owned(),
     };
     sha.update(format!("landscape-data 1\n{targets}\n"));
     for (part, split) in [("train", train), ("test", test)] {
@@ -24,12 +24,14 @@ pub(crate) fn of_content(n_classes: Option<usize>, train: &Split, test: &Split) 
             Inputs::U8(_) => "u8",
             Inputs::F32(_) => "f32",
             Inputs::F64(_) => "f64",
+            Inputs::Tokens(_) => "u32",
         };
         sha.update(format!("x_{part} {dtype}/{} {shape}\n", split.divisor));
         match &split.inputs {
             Inputs::U8(values) => sha.update(values),
             Inputs::F32(values) => update(&mut sha, values, |v| v.to_le_bytes()),
             Inputs::F64(values) => update(&mut sha, values, |v| v.to_le_bytes()),
+            Inputs::Tokens(values) => update(&mut sha, values, |v| v.to_le_bytes()),
         }
         match &split.targets {
             SplitTargets::Classes(labels) => {
@@ -39,6 +41,10 @@ pub(crate) fn of_content(n_classes: Option<usize>, train: &Split, test: &Split) 
             SplitTargets::Values { n_outputs, values } => {
                 sha.update(format!("y_{part} f64 {},{n_outputs}\n", split.n_examples));
                 update(&mut sha, values, |v| v.to_le_bytes());
+            }
+            SplitTargets::Places { n_places, labels } => {
+                sha.update(format!("y_{part} u32 {},{n_places}\n", split.n_examples));
+                update(&mut sha, labels, |v| v.to_le_bytes());
             }
         }
     }

@@ -6,6 +6,7 @@
 //! | `mnist:DIR`, `fashion:DIR` | IDX files, as they are or `.gz` | 255 | | |
 //! | `cifar10:DIR`, `cifar100:DIR` | binary version | 255 | .4914 .4822 .4465 / .2470 .2435 .2616 | crop with padding 4, flip |
 //! | `npz:FILE` | own arrays, see [`npz`] | 255 for bytes, else 1 | | |
+//! | `text:FILE`, `bytes:FILE`, either with `@PLACES` | text to predict the next character or byte of, see [`text`] | | | |
 //!
 //! `DIR` holds the data files themselves. CIFAR-100 gets CIFAR-10's mean and deviation, as in the reference (dnn-mode-connectivity),
 //! which has one transformation for both; recipes made for CIFAR-100 alone often use .5071 .4867 .4408 / .2675 .2565 .2761.
@@ -14,6 +15,7 @@ pub mod digits;
 pub mod idx;
 pub mod cifar;
 pub mod npz;
+pub mod text;
 pub mod batches;
 pub mod held;
 
@@ -33,7 +35,7 @@ use crate::error::{Error, Result};
 use std::path::Path;
 
 /// What [`open`] knows.
-pub const KNOWN: &str = "`digits`, `mnist:DIR`, `fashion:DIR`, `cifar10:DIR`, `cifar100:DIR` or `npz:FILE`";
+pub const KNOWN: &str = "`digits`, `mnist:DIR`, `fashion:DIR`, `cifar10:DIR`, `cifar100:DIR`, `npz:FILE`, `text:FILE` or `bytes:FILE`";
 
 /// Opens the data set that `spec` names.
 ///
@@ -58,6 +60,7 @@ pub fn open(spec: &str) -> Result<Dataset> {
         "cifar10" => cifar::open_10(place),
         "cifar100" => cifar::open_100(place),
         "npz" => npz::open(place),
+        "text" | "bytes" => text::open(spec),
         _ => Err(unknown()),
     }
 }
@@ -77,7 +80,7 @@ mod tests {
 
     #[test]
     fn files_that_are_not_there_are_named() {
-        for spec in ["mnist:no/such", "fashion:no/such", "cifar10:no/such", "cifar100:no/such", "npz:no/such"] {
+        for spec in ["mnist:no/such", "fashion:no/such", "cifar10:no/such", "cifar100:no/such", "npz:no/such", "text:no/such", "bytes:no/such@8"] {
             assert!(open(spec).err().unwrap().to_string().contains("no/such"));
         }
     }

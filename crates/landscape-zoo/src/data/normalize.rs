@@ -67,6 +67,8 @@ impl<T: Real> Scaler<T> {
             (Inputs::U8(values), None) => out.extend(values[range].iter().map(|&byte| self.value(c, f64::from(byte)))),
             (Inputs::F32(values), _) => out.extend(values[range].iter().map(|&v| self.value(c, f64::from(v)))),
             (Inputs::F64(values), _) => out.extend(values[range].iter().map(|&v| self.value(c, v))),
+            // What is looked up stays what it is.
+            (Inputs::Tokens(values), _) => out.extend(values[range].iter().map(|&v| T::from_f64(f64::from(v)))),
         }
     }
 }

@@ -4,15 +4,19 @@
 //! |---|---|---|
 //! | `x_train`, `x_test` | `[n, features]`, `[n, h, w]` (one channel) or `[n, c, h, w]` | `u8`: divided by 255; `f16`, `f32`, `f64`: left as they are |
 //! | `y_train`, `y_test` | `[n]` or `[n, 1]` integers of any width, or booleans | class labels from 0; there are 1 + the largest classes |
-//! | | `[n]` or `[n, k]` floats | k regression targets per example |
+//! | | `[n]` or `[n, k]` floats | k regression targets per example, or with `--loss binary-cross-entropy` labels from 0 to 1 |
+//!
+//! Tokens are integers of two bytes and more in `x`, `[n, places]`, from 0. Their `y` is a label per example as above, or `[n, places]`
+//! integers, a label at each place, of which -100 counts for nothing (as in PyTorch); classes are then as many as tokens and labels have.
 //!
 //! Row- or column-major, little- or big-endian. Other arrays in the archive are left alone. Numbers must be finite and within the range
 //! of single precision.
 
 use super::dataset::{Dataset, Inputs, Split, SplitTargets};
-use super::npy::{Elements, Header, Kind, read_header};
+use super::npy::{Elements, Kind, read_header};
 use super::source::{self, MAX_DEFLATE_RATIO};
 use crate::error::{Error, Result};
+use landscape_kernels::loss::IGNORED;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
@@ -66,6 +70,14 @@ pub(crate) fn read<R: Read + Seek>(path: &Path, reader: R, n_file_bytes: u64) ->
             }
             Some(max + 1)
         }
+        (SplitTargets::Places { labels: train_labels, .. }, SplitTargets::Places { labels: test_labels, .. }) => {
+            let tokens = |split: &Split| if let Inputs::Tokens(tokens) = &split.inputs { tokens.iter().max().copied() } else { None };
+            let labels = train_labels.iter().chain(test_labels).filter(|&&label| label != IGNORED).max().copied();
+            Some(labels.max(tokens(&train)).max(tokens(&test)).map_or(0, |max| max as usize) + 1)
+        }
+        (SplitTargets::Classes(_), SplitTargets::Places { .. }) | (SplitTargets::Places { .. }, SplitTargets::Classes(_)) => {
+            return fault("y_test", "one label per example, or per place, as in `y_train`".into(), format!("shape {y_test_shape:?}"));
+        }
         _ => None,
     };
     Dataset::new("npz", n_classes, train, test)
@@ -74,7 +86,6 @@ pub(crate) fn read<R: Read + Seek>(path: &Path, reader: R, n_file_bytes: u64) ->
 /// An array of the archive.
 struct Array {
     name: &'static str,
-    header: Header,
     shape: Vec<usize>,
     elements: Elements,
 }
@@ -101,11 +112,11 @@ fn array<R: Read + Seek>(path: &Path, archive: &mut ZipArchive<R>, n_file_bytes:
     }
     let header = read_header(&mut entry).map_err(|(expected, found)| fault(expected, found))?;
     let accepted = match (name.starts_with('x'), header.kind, header.n_item_bytes) {
-        (true, Kind::Float, _) | (true, Kind::Unsigned, 1) | (false, ..) => true,
-        (true, ..) => false,
+        (true, Kind::Bool, _) | (true, Kind::Signed, 1) => false,
+        _ => true,
     };
     if !accepted {
-        return Err(fault("dtype u8, f16, f32 or f64".into(), format!("`{}`", header.dtype)));
+        return Err(fault("dtype u8, f16, f32 or f64, or integers of two bytes and more".into(), format!("`{}`", header.dtype)));
     }
     if header.shape.contains(&0) || header.shape.is_empty() {
         return Err(fault("at least one example of at least one number".into(), format!("shape {:?}", header.shape)));
@@ -117,7 +128,7 @@ fn array<R: Read + Seek>(path: &Path, archive: &mut ZipArchive<R>, n_file_bytes:
     }
     let data = source::read_rest(path, &format!("array `{name}`"), &mut entry, header.n_data_bytes)?;
     let elements = header.decode(data);
-    Ok(Array { name, shape: header.shape.clone(), header, elements })
+    Ok(Array { name, shape: header.shape, elements })
 }
 
 fn split(path: &Path, x: Array, y: Array) -> Result<Split> {
@@ -140,6 +151,13 @@ fn split(path: &Path, x: Array, y: Array) -> Result<Split> {
     };
     let targets = match (integers, &y.elements, &y.shape[1..]) {
         (Some(labels), _, [] | [1]) => SplitTargets::Classes(classes(path, &y, &labels)?),
+        (Some(labels), _, &[n_places]) if matches!(x.elements, Elements::Integers(_)) => {
+            let ignored = |label: i128| if label == -100 { None } else { Some(label) };
+            let known: Vec<i128> = labels.iter().copied().map(|label: i128| ignored(label).unwrap_or(0)).collect();
+            let known = classes(path, &y, &known)?;
+            let labels = labels.iter().zip(known).map(|(&label, known)| ignored(label).map_or(IGNORED, |_| known)).collect();
+            SplitTargets::Places { n_places, labels }
+        }
         (Some(_), _, _) => return Err(y.error(path, "labels of shape [n] or [n, 1]", format!("shape {:?}", y.shape))),
         (None, Elements::F32(values), [] | [_]) => {
             SplitTargets::Values { n_outputs: values.len() / n_examples, values: values.iter().map(|&v| f64::from(v)).collect() }
@@ -151,7 +169,8 @@ fn split(path: &Path, x: Array, y: Array) -> Result<Split> {
         Elements::U8(values) => (Inputs::U8(values), 255.0),
         Elements::F32(values) => (Inputs::F32(values), 1.0),
         Elements::F64(values) => (Inputs::F64(values), 1.0),
-        Elements::Integers(_) => return Err(x.error(path, "dtype u8, f16, f32 or f64", format!("`{}`", x.header.dtype))),
+        Elements::Integers(ref tokens) if x.shape.len() == 2 => (Inputs::Tokens(classes(path, &x, tokens)?), 1.0),
+        Elements::Integers(_) => return Err(x.error(path, "tokens of shape [n, places]", format!("shape {:?}", x.shape))),
     };
     Ok(Split { inputs, n_examples, input_shape, divisor, targets })
 }
@@ -159,7 +178,7 @@ fn split(path: &Path, x: Array, y: Array) -> Result<Split> {
 fn classes(path: &Path, y: &Array, labels: &[i128]) -> Result<Vec<u32>> {
     let bad = labels.iter().position(|&label| !(0..MAX_CLASSES as i128).contains(&label));
     match bad {
-        Some(row) => Err(y.error(path, format!("labels from 0, below {MAX_CLASSES}"), format!("label {} at row {row}", labels[row]))),
+        Some(row) => Err(y.error(path, format!("whole numbers from 0, below {MAX_CLASSES}"), format!("{} at element {row}", labels[row]))),
         None => Ok(labels.iter().map(|&label| label as u32).collect()),
     }
 }
