@@ -98,6 +98,8 @@ pub enum Command {
     Plane(PlaneArgs),
     /// Put runs into one self-contained HTML report
     Report(ReportArgs),
+    /// Say whether two checkpoints can be averaged or joined: distance, straight line, answers, and what to do next
+    Compare(CompareArgs),
     /// Say what is in a checkpoint, and whether anything is wrong with it
     Inspect(InspectArgs),
     /// The whole job on embedded data: two networks, the line, the curve, the report
@@ -473,6 +475,28 @@ pub struct ReportArgs {
     /// Run folders
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct CompareArgs {
+    /// A checkpoint
+    #[arg(value_name = "A")]
+    pub a: PathBuf,
+    /// Another one
+    #[arg(value_name = "B")]
+    pub b: PathBuf,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub refresh: RefreshArgs,
+    /// Examples of the larger split to measure on, and as large a share of the other: a seeded, stratified subset
+    #[arg(long, default_value_t = 2000, value_name = "N", allow_negative_numbers = true)]
+    pub examples: usize,
+    /// Examples per forward pass
+    #[arg(long, default_value_t = 500, value_name = "N", allow_negative_numbers = true)]
+    pub batch_size: usize,
 }
 
 #[derive(Debug, Args, Clone)]

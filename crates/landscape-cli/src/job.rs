@@ -342,6 +342,11 @@ pub fn open_checkpoint(path: &Path, keep: Keep) -> anyhow::Result<Checkpoint> {
     }
 }
 
+/// The network that `--model` names, for these data.
+pub fn build(spec: &str, data: &Data) -> anyhow::Result<Graph> {
+    Ok(landscape_zoo::models::build(spec, &data.dataset.input_shape, data.dataset.n_outputs())?)
+}
+
 /// Reads a checkpoint and finds its network: the one it describes, or `--model`'s, with names matched.
 pub fn load_endpoint(common: &Common, path: &Path, model: Option<&str>, data: &Data) -> anyhow::Result<Endpoint> {
     keep_endpoint(common, path, model, data, Keep::InMemory)
@@ -352,7 +357,7 @@ fn keep_endpoint(common: &Common, path: &Path, model: Option<&str>, data: &Data,
     let own_graph = checkpoint.metadata.as_ref().and_then(|m| m.graph.clone());
     let graph = match (own_graph, model) {
         (Some(graph), _) => graph,
-        (None, Some(spec)) => landscape_zoo::models::build(spec, &data.dataset.input_shape, data.dataset.n_outputs())?,
+        (None, Some(spec)) => build(spec, data)?,
         (None, None) => {
             bail!("`{}` does not say which network it is for; name it with `--model`, for example `--model resnet20`", path.display())
         }

@@ -61,7 +61,11 @@ impl MeasuredPath {
     /// The straight line through checkpoints.
     pub fn through(common: &Common, paths: &[PathBuf], data_args: &DataArgs, model: Option<&str>) -> anyhow::Result<Self> {
         let first = job::read_checkpoint(&paths[0])?;
-        let data = Data::open(data_args, first.metadata.as_ref(), Some(&paths[0]))?;
+        Self::between(common, paths, Data::open(data_args, first.metadata.as_ref(), Some(&paths[0]))?, model)
+    }
+
+    /// The same, on data that are open.
+    pub fn between(common: &Common, paths: &[PathBuf], data: Data, model: Option<&str>) -> anyhow::Result<Self> {
         let endpoints = job::load_endpoints(common, paths, model, &data)?;
         let points = frozen(&endpoints)?;
         let curve: Box<dyn Curve> = Box::new(Chain::new(Box::new(Segment), paths.len() - 1)?);

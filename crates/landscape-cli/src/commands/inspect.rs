@@ -14,7 +14,7 @@ pub fn run(common: &Common, args: &InspectArgs) -> anyhow::Result<()> {
         (Some(metadata), _) if metadata.graph.is_some() => metadata.graph.clone(),
         (_, Some(spec)) => {
             let data = Data::open(&args.data, None, None)?;
-            Some(landscape_zoo::models::build(spec, &data.dataset.input_shape, data.dataset.n_outputs())?)
+            Some(job::build(spec, &data)?)
         }
         _ => None,
     };

@@ -1,5 +1,6 @@
 //! One file a command: parse, call the libraries, record.
 
+mod compare;
 mod connect;
 mod demo;
 mod inspect;
@@ -49,7 +50,13 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
 /// Whether a command has work for devices.
 fn computes(command: &Command) -> bool {
     match command {
-        Command::Train(_) | Command::Connect(_) | Command::Profile(_) | Command::Point(_) | Command::Plane(_) | Command::Demo(_) => true,
+        Command::Train(_)
+        | Command::Connect(_)
+        | Command::Profile(_)
+        | Command::Point(_)
+        | Command::Plane(_)
+        | Command::Compare(_)
+        | Command::Demo(_) => true,
         Command::Report(_) | Command::Inspect(_) | Command::Completions { .. } => false,
     }
 }
@@ -63,6 +70,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
         Command::Point(args) => point::run(common, args),
         Command::Plane(args) => plane::run(common, args),
         Command::Report(args) => report::run(common, args),
+        Command::Compare(args) => compare::run(common, args),
         Command::Inspect(args) => inspect::run(common, args),
         Command::Demo(args) => demo::run(common, args),
         Command::Completions { shell } => {

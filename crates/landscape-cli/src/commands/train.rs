@@ -151,7 +151,7 @@ impl Job {
             Some(endpoint) => endpoint.graph.clone(),
             None => {
                 let spec = self.model.as_deref().unwrap_or("mlp");
-                Arc::new(landscape_zoo::models::build(spec, &self.data.dataset.input_shape, self.data.dataset.n_outputs())?)
+                Arc::new(job::build(spec, &self.data)?)
             }
         };
         self.data.check_graph(&graph)?;

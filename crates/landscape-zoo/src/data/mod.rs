@@ -80,7 +80,9 @@ mod tests {
 
     #[test]
     fn files_that_are_not_there_are_named() {
-        for spec in ["mnist:no/such", "fashion:no/such", "cifar10:no/such", "cifar100:no/such", "npz:no/such", "text:no/such", "bytes:no/such@8"] {
+        for spec in
+            ["mnist:no/such", "fashion:no/such", "cifar10:no/such", "cifar100:no/such", "npz:no/such", "text:no/such", "bytes:no/such@8"]
+        {
             assert!(open(spec).err().unwrap().to_string().contains("no/such"));
         }
     }
