@@ -6,6 +6,8 @@
 //!
 //! Folds go over fixed lanes and then a tree, so they have the same bits whatever vectors a processor has.
 
+#![allow(clippy::needless_range_loop)] // Indices are the lanes of vectors here.
+
 use crate::memory::Real;
 use std::any::TypeId;
 
@@ -43,12 +45,16 @@ pub(crate) fn exp<T: Real>(x: T) -> T {
     }
 }
 
-/// Sums and maxima that go on beside each other.
+/// Sums that go on beside each other in a vector.
 pub(crate) const LANES: usize = 16;
+/// Vectors of them, whose sums do not wait for each other.
+const CHAINS: usize = 4;
 
 /// Folds lanes by a tree.
 #[inline(always)]
-fn tree<T: Copy>(mut lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
+fn tree<T: Copy>(lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
+    // From memory: the compiler would cut the vectors of the loop before into the pieces that the tree takes.
+    let mut lanes = std::hint::black_box(lanes);
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {
@@ -59,73 +65,80 @@ fn tree<T: Copy>(mut lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
     lanes[0]
 }
 
-/// The largest of `x`·`scale`, by-passing NaN; minus infinity if there is none.
+/// The largest of `x`·`scale`, passing NaN by; minus infinity if there is none.
 #[inline(always)]
 pub(crate) fn scaled_maximum<T: Real>(x: &[T], scale: T) -> T {
     let larger = |a: T, b: T| if b > a { b } else { a };
     let mut lanes = [T::NEG_INFINITY; LANES];
-    let mut chunks = x.chunks_exact(LANES);
-    for chunk in &mut chunks {
-        for (lane, &v) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(*lane, v * scale);
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] = larger(lanes[i], chunk[i] * scale);
         }
     }
-    for (lane, &v) in lanes.iter_mut().zip(chunks.remainder()) {
-        *lane = larger(*lane, v * scale);
-    }
-    tree(lanes, larger)
+    rest.iter().fold(tree(lanes, larger), |top, &v| larger(top, v * scale))
 }
 
 /// Σ_i f(a_i, b_i) in the type of the sum.
 #[inline(always)]
 pub(crate) fn sum_of<T: Real, S: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> S) -> S {
-    let mut lanes = [S::ZERO; LANES];
-    let (mut a, mut b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    for (a, b) in (&mut a).zip(&mut b) {
-        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += f(a, b);
+    let mut lanes = [[S::ZERO; LANES]; CHAINS];
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    let (a_chains, a_few) = a.as_chunks::<CHAINS>();
+    let (b_chains, b_few) = b.as_chunks::<CHAINS>();
+    for (a, b) in a_chains.iter().zip(b_chains) {
+        for chain in 0..CHAINS {
+            for i in 0..LANES {
+                lanes[chain][i] += f(a[chain][i], b[chain][i]);
+            }
         }
     }
-    for ((lane, &a), &b) in lanes.iter_mut().zip(a.remainder()).zip(b.remainder()) {
-        *lane += f(a, b);
+    for (a, b) in a_few.iter().zip(b_few) {
+        for i in 0..LANES {
+            lanes[0][i] += f(a[i], b[i]);
+        }
     }
-    tree(lanes, |a, b| a + b)
+    let [mut sums, second, third, fourth] = lanes;
+    for i in 0..LANES {
+        sums[i] = (sums[i] + second[i]) + (third[i] + fourth[i]);
+    }
+    a_rest.iter().zip(b_rest).fold(tree(sums, |a, b| a + b), |sum, (&a, &b)| sum + f(a, b))
 }
 
 /// y_i = e^(scale·x_i − top), and the sum of them.
 #[inline(always)]
 pub(crate) fn exponentials<T: Real>(x: &[T], scale: T, top: T, y: &mut [T]) -> T {
     let mut lanes = [T::ZERO; LANES];
-    let (mut x, mut y) = (x.chunks_exact(LANES), y.chunks_exact_mut(LANES));
-    for (x, y) in (&mut x).zip(&mut y) {
-        for ((lane, &x), y) in lanes.iter_mut().zip(x).zip(y) {
-            *y = exp(x * scale - top);
-            *lane += *y;
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    let (y, y_rest) = y.as_chunks_mut::<LANES>();
+    for (x, y) in x.iter().zip(y) {
+        for i in 0..LANES {
+            y[i] = exp(x[i] * scale - top);
+            lanes[i] += y[i];
         }
     }
-    for ((lane, &x), y) in lanes.iter_mut().zip(x.remainder()).zip(y.into_remainder()) {
+    x_rest.iter().zip(y_rest).fold(tree(lanes, |a, b| a + b), |sum, (&x, y)| {
         *y = exp(x * scale - top);
-        *lane += *y;
-    }
-    tree(lanes, |a, b| a + b)
+        sum + *y
+    })
 }
 
 /// [`exponentials`] where they stand.
 #[inline(always)]
 pub(crate) fn exponentials_in_place<T: Real>(x: &mut [T], scale: T, top: T) -> T {
     let mut lanes = [T::ZERO; LANES];
-    let mut chunks = x.chunks_exact_mut(LANES);
-    for chunk in &mut chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *x = exp(*x * scale - top);
-            *lane += *x;
+    let (chunks, rest) = x.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            chunk[i] = exp(chunk[i] * scale - top);
+            lanes[i] += chunk[i];
         }
     }
-    for (lane, x) in lanes.iter_mut().zip(chunks.into_remainder()) {
+    rest.iter_mut().fold(tree(lanes, |a, b| a + b), |sum, x| {
         *x = exp(*x * scale - top);
-        *lane += *x;
-    }
-    tree(lanes, |a, b| a + b)
+        sum + *x
+    })
 }
 
 #[cfg(test)]

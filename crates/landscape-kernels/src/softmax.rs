@@ -75,7 +75,9 @@ multiversion! {
             let top = scaled_maximum(x, T::ONE);
             let sum = exponentials(x, T::ONE, top, y);
             let scale = T::ONE / sum;
-            y.iter_mut().for_each(|y| *y *= scale);
+            for y in y {
+                *y *= scale;
+            }
         }
     }
 }
@@ -86,8 +88,16 @@ multiversion! {
             let dot: T = sum_of(y, dy, |y, dy| y * dy);
             let each = dx.iter_mut().zip(y).zip(dy);
             match mode {
-                Accumulate::Overwrite => each.for_each(|((dx, &y), &dy)| *dx = y * (dy - dot)),
-                Accumulate::Add => each.for_each(|((dx, &y), &dy)| *dx += y * (dy - dot)),
+                Accumulate::Overwrite => {
+                    for ((dx, &y), &dy) in each {
+                        *dx = y * (dy - dot);
+                    }
+                }
+                Accumulate::Add => {
+                    for ((dx, &y), &dy) in each {
+                        *dx += y * (dy - dot);
+                    }
+                }
             }
         }
     }

@@ -78,13 +78,14 @@ pub(crate) fn backward<T: Real>(
             .enumerate()
             .map(|(idx, mut dx)| {
                 let mut sums = [zeros(), zeros()];
+                let mut row = vec![T::ZERO; len];
                 let mut block = [vec![T::ZERO; sums[0].len()], vec![T::ZERO; sums[0].len()]];
                 let range = idx * piece..((idx + 1) * piece).min(x.len());
                 for first in range.clone().step_by(BLOCK * len) {
                     let rows = first..(first + BLOCK * len).min(range.end);
                     let dx = dx.as_deref_mut().map(|dx| &mut dx[rows.start - range.start..rows.end - range.start]);
                     let [dw, db] = block.each_mut().map(Vec::as_mut_slice);
-                    backward_rows(centre, eps, &x[rows.clone()], weight, &dy[rows], dx, dx_mode, dw, db);
+                    backward_rows(centre, eps, &x[rows.clone()], weight, &dy[rows], dx, dx_mode, dw, db, &mut row);
                     for (sums, block) in sums.iter_mut().zip(&mut block) {
                         sums.iter_mut().zip(block).for_each(|(sum, block)| *sum += std::mem::take(block).to_f64());
                     }
@@ -140,7 +141,7 @@ multiversion! {
 }
 
 multiversion! {
-    /// `dweight` and `dbias` are added to, or empty.
+    /// `dweight` and `dbias` are added to, or empty; `g` is scratch for a row.
     fn backward_rows<T>(
         centre: Centre,
         eps: f64,
@@ -151,6 +152,7 @@ multiversion! {
         mode: Accumulate,
         dweight: &mut [T],
         dbias: &mut [T],
+        g: &mut [T],
     ) {
         let len = weight.len();
         let n = T::from_f64(len as f64);
@@ -159,25 +161,22 @@ multiversion! {
             let [mean, scale] = statistics(centre, eps, x);
             if let Some(dx) = dx.as_mut().and_then(Iterator::next) {
                 // dx = scale·(g − mean(g) − x̂·mean(g·x̂)) with g = dy·weight; the mean of g comes in through the mean of x alone.
-                let (mut sums, mut products) = ([T::ZERO; 16], [T::ZERO; 16]);
-                let chunks = x.chunks(16).zip(dy.chunks(16)).zip(weight.chunks(16));
-                for ((x, dy), w) in chunks {
-                    for ((((sum, product), &x), &dy), &w) in sums.iter_mut().zip(&mut products).zip(x).zip(dy).zip(w) {
-                        let g = dy * w;
-                        *sum += g;
-                        *product += g * (x - mean);
-                    }
+                for ((g, &dy), &w) in g.iter_mut().zip(dy).zip(weight) {
+                    *g = dy * w;
                 }
-                let total = |lanes: [T; 16]| lanes.into_iter().fold(T::ZERO, |a, b| a + b);
-                let along = total(products) * scale * scale / n;
-                let shift = if centre == Centre::Mean { total(sums) / n } else { T::ZERO };
-                let each = dx.iter_mut().zip(x).zip(dy).zip(weight);
+                let along: T = sum_of(g, x, |g, x| g * (x - mean)) * scale * scale / n;
+                let shift = if centre == Centre::Mean { sum_of(g, g, |g, _| g) / n } else { T::ZERO };
+                let each = dx.iter_mut().zip(x).zip(&*g);
                 match mode {
                     Accumulate::Overwrite => {
-                        each.for_each(|(((dx, &x), &dy), &w)| *dx = scale * (dy * w - shift - (x - mean) * along));
+                        for ((dx, &x), &g) in each {
+                            *dx = scale * (g - shift - (x - mean) * along);
+                        }
                     }
                     Accumulate::Add => {
-                        each.for_each(|(((dx, &x), &dy), &w)| *dx += scale * (dy * w - shift - (x - mean) * along));
+                        for ((dx, &x), &g) in each {
+                            *dx += scale * (g - shift - (x - mean) * along);
+                        }
                     }
                 }
             }
