@@ -47,8 +47,6 @@ pub(crate) fn exp<T: Real>(x: T) -> T {
 
 /// Sums that go on beside each other in a vector.
 pub(crate) const LANES: usize = 16;
-/// Vectors of them, whose sums do not wait for each other.
-const CHAINS: usize = 4;
 
 /// Folds lanes by a tree.
 #[inline(always)]
@@ -79,31 +77,36 @@ pub(crate) fn scaled_maximum<T: Real>(x: &[T], scale: T) -> T {
     rest.iter().fold(tree(lanes, larger), |top, &v| larger(top, v * scale))
 }
 
+/// Adds f(a_i, b_i) to lane i.
+#[inline(always)]
+fn add<T: Real, S: Real>(lanes: &mut [S; LANES], a: &[T; LANES], b: &[T; LANES], f: &impl Fn(T, T) -> S) {
+    for i in 0..LANES {
+        lanes[i] += f(a[i], b[i]);
+    }
+}
+
 /// Σ_i f(a_i, b_i) in the type of the sum.
 #[inline(always)]
 pub(crate) fn sum_of<T: Real, S: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> S) -> S {
-    let mut lanes = [[S::ZERO; LANES]; CHAINS];
     let (a, a_rest) = a.as_chunks::<LANES>();
     let (b, b_rest) = b.as_chunks::<LANES>();
-    let (a_chains, a_few) = a.as_chunks::<CHAINS>();
-    let (b_chains, b_few) = b.as_chunks::<CHAINS>();
+    let (a_chains, a_few) = a.as_chunks::<4>();
+    let (b_chains, b_few) = b.as_chunks::<4>();
+    // Four sums that do not wait for each other, each by its name: in a loop over them the compiler would turn the lanes around.
+    let [mut first, mut second, mut third, mut fourth] = [[S::ZERO; LANES]; 4];
     for (a, b) in a_chains.iter().zip(b_chains) {
-        for chain in 0..CHAINS {
-            for i in 0..LANES {
-                lanes[chain][i] += f(a[chain][i], b[chain][i]);
-            }
-        }
+        add(&mut first, &a[0], &b[0], &f);
+        add(&mut second, &a[1], &b[1], &f);
+        add(&mut third, &a[2], &b[2], &f);
+        add(&mut fourth, &a[3], &b[3], &f);
     }
     for (a, b) in a_few.iter().zip(b_few) {
-        for i in 0..LANES {
-            lanes[0][i] += f(a[i], b[i]);
-        }
+        add(&mut first, a, b, &f);
     }
-    let [mut sums, second, third, fourth] = lanes;
     for i in 0..LANES {
-        sums[i] = (sums[i] + second[i]) + (third[i] + fourth[i]);
+        first[i] = (first[i] + second[i]) + (third[i] + fourth[i]);
     }
-    a_rest.iter().zip(b_rest).fold(tree(sums, |a, b| a + b), |sum, (&a, &b)| sum + f(a, b))
+    a_rest.iter().zip(b_rest).fold(tree(first, |a, b| a + b), |sum, (&a, &b)| sum + f(a, b))
 }
 
 /// y_i = e^(scale·x_i − top), and the sum of them.

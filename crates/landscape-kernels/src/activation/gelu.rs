@@ -78,13 +78,17 @@ pub fn gelu_backward<T: Real>(kind: Gelu, x: View<'_, T>, dy: View<'_, T>, dx: V
 
 multiversion! {
     fn erf_chunk<T>(x: &[f32], y: &mut [f32]) {
-        y.iter_mut().zip(x).for_each(|(y, &x)| *y = x * erf_gate(x).0);
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = x * erf_gate(x).0;
+        }
     }
 }
 
 multiversion! {
     fn tanh_chunk<T>(x: &[f32], y: &mut [f32]) {
-        y.iter_mut().zip(x).for_each(|(y, &x)| *y = x * tanh_gate(x).0);
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = x * tanh_gate(x).0;
+        }
     }
 }
 
