@@ -232,15 +232,20 @@ fn each_row<T: Real>(outer: &[Axis<2>], inner: Axis<2>, start: usize, a: &[T], b
             [0, 0] => row.fill(f(a[from_a], b[from_b])),
             [_, 0] => {
                 let b = b[from_b];
-                row.iter_mut().zip(&a[from_a + column..][..n]).for_each(|(y, &a)| *y = f(a, b));
+                for (y, &a) in row.iter_mut().zip(&a[from_a + column..][..n]) {
+                    *y = f(a, b);
+                }
             }
             [0, _] => {
                 let a = a[from_a];
-                row.iter_mut().zip(&b[from_b + column..][..n]).for_each(|(y, &b)| *y = f(a, b));
+                for (y, &b) in row.iter_mut().zip(&b[from_b + column..][..n]) {
+                    *y = f(a, b);
+                }
             }
             [_, _] => {
-                let both = a[from_a + column..][..n].iter().zip(&b[from_b + column..][..n]);
-                row.iter_mut().zip(both).for_each(|(y, (&a, &b))| *y = f(a, b));
+                for ((y, &a), &b) in row.iter_mut().zip(&a[from_a + column..][..n]).zip(&b[from_b + column..][..n]) {
+                    *y = f(a, b);
+                }
             }
         }
         y = rest;

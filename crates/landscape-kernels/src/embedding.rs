@@ -141,7 +141,9 @@ pub fn backward_weight<T: Real>(
 
 multiversion! {
     fn add_row<T>(dy: &[T], sums: &mut [f64]) {
-        sums.iter_mut().zip(dy).for_each(|(sum, dy)| *sum += dy.to_f64());
+        for (sum, dy) in sums.iter_mut().zip(dy) {
+            *sum += dy.to_f64();
+        }
     }
 }
 

@@ -153,7 +153,9 @@ multiversion! {
                 for (&place, weight) in places.iter().zip(weights) {
                     let factor = row_weight * weight;
                     let x = &image[row as usize * row_len + place as usize * channels..][..channels];
-                    sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += factor * x.to_f64());
+                    for (sum, x) in sums.iter_mut().zip(x) {
+                        *sum += factor * x.to_f64();
+                    }
                 }
             }
             for (y, &sum) in y.iter_mut().zip(&sums) {

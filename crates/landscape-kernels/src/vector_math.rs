@@ -26,16 +26,15 @@ pub(crate) fn polynomial<const N: usize>(coefficients: &[f32; N], x: f32) -> f32
     value
 }
 
-/// 2^exponent, in two factors so that the smallest and the largest results need no exponent that is none.
+/// 2^exponent for −126 ≤ exponent ≤ 127.
 #[inline(always)]
-pub(crate) fn powers_of_two(exponent: i32) -> [f32; 2] {
-    let first = exponent >> 1;
-    [first, exponent.wrapping_sub(first)].map(|exponent| f32::from_bits((exponent.wrapping_add(127) << 23) as u32))
+fn power_of_two(exponent: i32) -> f32 {
+    f32::from_bits((exponent.wrapping_add(127) << 23) as u32)
 }
 
-/// n and r of x = n·ln 2 + r, |r| ≤ ln(2)/2, n also as a number.
+/// n and r of x = n·ln 2 + r, |r| ≤ ln(2)/2, n also as a number of the type.
 #[inline(always)]
-pub(crate) fn reduce(x: f32) -> (i32, f32, f32) {
+fn reduce(x: f32) -> (i32, f32, f32) {
     let sum = x * std::f32::consts::LOG2_E + WHOLE;
     let n = sum - WHOLE;
     ((sum.to_bits() as i32).wrapping_sub(WHOLE.to_bits() as i32), n, (x - n * LN_2[0]) - n * LN_2[1])
@@ -43,8 +42,19 @@ pub(crate) fn reduce(x: f32) -> (i32, f32, f32) {
 
 /// e^r − 1 for |r| ≤ ln(2)/2.
 #[inline(always)]
-pub(crate) fn small_exp_m1(r: f32) -> f32 {
+fn small_exp_m1(r: f32) -> f32 {
     polynomial(&P, r) * (r * r) + r
+}
+
+/// e^(high + low) for −103 ≤ high ≤ 0 and a small low, which is what `high` was rounded by: precise where the argument needs more digits
+/// than a number has.
+#[inline(always)]
+pub(crate) fn exp_of_sum(high: f32, low: f32) -> f32 {
+    // Past 2^−126 the last factor makes the result subnormal.
+    const SHIFT: i32 = 24;
+    const BACK: f32 = 1.0 / (1_u32 << SHIFT) as f32;
+    let (n, _, r) = reduce(high);
+    (small_exp_m1(r + low) + 1.0) * power_of_two(n.wrapping_add(SHIFT)) * BACK
 }
 
 impl VectorMath for f32 {
@@ -52,15 +62,15 @@ impl VectorMath for f32 {
     fn exp_lane(self) -> Self {
         let x = if self < -104.0 { -104.0 } else { self };
         let (n, _, r) = reduce(if x > 89.0 { 89.0 } else { x });
-        let [first, second] = powers_of_two(n);
-        (small_exp_m1(r) + 1.0) * first * second
+        // In two factors, so that the smallest and the largest results need no exponent that is none.
+        let first = n >> 1;
+        (small_exp_m1(r) + 1.0) * power_of_two(first) * power_of_two(n.wrapping_sub(first))
     }
 
     #[inline(always)]
     fn exp_m1_lane(self) -> Self {
         let (n, _, r) = reduce(if self < -30.0 { -30.0 } else { self });
-        let [first, second] = powers_of_two(n);
-        let power = first * second;
+        let power = power_of_two(n);
         small_exp_m1(r) * power + (power - 1.0)
     }
 
@@ -113,6 +123,18 @@ mod tests {
                 let e = x.exp_lane();
                 assert!(ulps(e.ln_1p_lane(), f64::from(e).ln_1p()) <= 2.5, "ln_1p {e}: {}", e.ln_1p_lane());
             }
+        }
+    }
+
+    #[test]
+    fn sums_keep_the_digits_of_both_parts() {
+        for i in 0..200_000 {
+            let exact = -f64::from(i) * 5.15e-4 - 1e-9;
+            let high = exact as f32;
+            let (low, expected) = ((exact - f64::from(high)) as f32, exact.exp());
+            let smallest = f64::from(f32::MIN_POSITIVE);
+            let error = (f64::from(exp_of_sum(high, low)) - expected).abs() / f64::from(f32::EPSILON);
+            assert!(error <= 2.0 * expected.max(smallest), "{exact}: {error}");
         }
     }
 

@@ -2,17 +2,16 @@
 //!
 //! Double precision goes number by number through `libm`. Single precision is a loop that compilers turn into vectors: the tail of the
 //! normal distribution is e^(−z²/2) times a smooth function, a polynomial in t = 1/(1 + 0.35·z) fitted for this file to a relative error of
-//! 3·10⁻⁸ on 0 ≤ z ≤ 15 (least squares reweighted towards the largest error, against erfcx). Only the exponent is computed in two
-//! parts (erf) or in double precision (tanh): there an error counts many times over. So the digits of the negative tail stay, down to the
-//! smallest numbers.
+//! 3·10⁻⁸ on 0 ≤ z ≤ 15 (least squares reweighted towards the largest error, against erfcx). Only the exponent is computed in double
+//! precision: there an error counts many times over. So the digits of the negative tail stay, down to the smallest numbers.
 
 #[cfg(feature = "cuda")]
 use super::cuda;
 use crate::error::{Result, check_len};
-use crate::exp::{LN_2, P, WHOLE};
 use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::parallel::{CHUNK, for_each_chunk_mut};
 use crate::simd::{as_f32, as_f32_mut, multiversion};
+use crate::vector_math::{exp_of_sum, polynomial};
 
 /// Which form of the Gaussian error linear unit, `approximate="none"` or `"tanh"` in PyTorch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,9 +106,9 @@ multiversion! {
 /// dx = slope(x)·dy, or that added.
 #[inline(always)]
 fn gradient<T: Real>(slope: impl Fn(T) -> T, x: &[T], dy: &[T], dx: &mut [T], mode: Accumulate) {
+    // Loops, not closures over iterators: those may be compiled apart, without the level's instructions.
     let each = dx.iter_mut().zip(x).zip(dy);
     match mode {
-        // Loops and no `for_each`, whose closure may stay a function of its own, without the instruction set.
         Accumulate::Overwrite => {
             for ((dx, &x), &dy) in each {
                 *dx = slope(x) * dy;
@@ -149,73 +148,32 @@ fn slope(kind: Gelu, x: f64) -> f64 {
     gate_x + if gate_slope == 0.0 || x.abs() > 1e3 { 0.0 } else { x * gate_slope }
 }
 
-/// From here on the tail is zero in single precision.
-const FAR: f32 = 15.0;
+/// From here on e^(−x²/2) is zero: its products are below all normal numbers.
+const ERF_FAR: f32 = 14.0;
+/// From here on the logistic function's tail is zero.
+const TANH_FAR: f32 = 10.5;
 /// What makes t of z.
 const TAIL_T: f32 = 0.35;
 /// Φ(−z)·e^(z²/2)/t as a polynomial in t, from the constant on.
 const TAIL: [f32; 9] =
     [0.139_621_26, 0.139_864_33, 0.119_815_58, 0.105_574_444, -0.023_262_937, 0.159_391_54, -0.255_900_62, 0.144_060_18, -0.029_163_782];
-/// 2^r for |r| ≤ 1/2 as a polynomial, from the constant on; its relative error is below 2·10⁻⁹.
-const EXP2: [f32; 7] = [1.0, std::f32::consts::LN_2, 0.240_226_46, 0.055_503_286, 0.009_618_489, 0.001_339_993_1, 0.000_153_458_12];
 
+/// x, or as far out as `far`; NaN stays NaN.
 #[inline(always)]
-fn polynomial<const N: usize>(coefficients: &[f32; N], x: f32) -> f32 {
-    let mut value = coefficients[N - 1];
-    for idx in (0..N - 1).rev() {
-        value = value * x + coefficients[idx];
-    }
-    value
-}
-
-/// x, or as far out as [`FAR`]; NaN stays NaN.
-#[inline(always)]
-fn near(x: f32) -> f32 {
-    let below = if x > FAR { FAR } else { x };
-    if below < -FAR { -FAR } else { below }
-}
-
-/// 2^v for −200 ≤ v ≤ 0; NaN stays NaN.
-#[inline(always)]
-fn exp2(v: f64) -> f32 {
-    // Added to one of these, a number is rounded to a whole one; the bits of the second sum end with it.
-    const WHOLE: f64 = 1.5 * (1_u64 << 52) as f64;
-    const BITS: f32 = 1.5 * (1_u32 << 23) as f32;
-    let whole = (v + WHOLE) - WHOLE;
-    let fraction = polynomial(&EXP2, (v - whole) as f32);
-    let exponent = ((whole as f32 + BITS).to_bits() as i32).wrapping_sub(BITS.to_bits() as i32);
-    scaled(fraction, exponent)
-}
-
-/// `fraction`·2^`exponent`, in two steps, so that the smallest results are reached without an exponent that is none.
-#[inline(always)]
-fn scaled(fraction: f32, exponent: i32) -> f32 {
-    let first = exponent >> 1;
-    let power = |exponent: i32| f32::from_bits((exponent.wrapping_add(127) << 23) as u32);
-    fraction * power(first) * power(exponent.wrapping_sub(first))
-}
-
-/// e^(−z²/2) for 0 ≤ z ≤ [`FAR`]; NaN stays NaN.
-///
-/// z² in two parts: the square of z's first twelve digits, which is exact, and the small rest, which comes in after the multiple of ln 2
-/// is taken away.
-#[inline(always)]
-fn exp_half_square(z: f32) -> f32 {
-    let head = f32::from_bits(z.to_bits() & 0xffff_f000);
-    let (square, rest) = (-0.5 * head * head, -0.5 * (z - head) * (z + head));
-    let biased = (square + rest) * std::f32::consts::LOG2_E + WHOLE;
-    let n = biased - WHOLE;
-    let r = ((square - n * LN_2[0]) - n * LN_2[1]) + rest;
-    let fraction = (polynomial(&P, r) * (r * r) + r) + 1.0;
-    scaled(fraction, (biased.to_bits() as i32).wrapping_sub(WHOLE.to_bits() as i32))
+fn near(x: f32, far: f32) -> f32 {
+    let below = if x > far { far } else { x };
+    if below < -far { -far } else { below }
 }
 
 /// gelu(x)/x, and e^(−x²/2).
 #[inline(always)]
 fn erf_gate(x: f32) -> (f32, f32) {
-    let z = near(x).abs();
+    let z = near(x, ERF_FAR).abs();
     let t = 1.0 / (1.0 + TAIL_T * z);
-    let exp = exp_half_square(z);
+    // z² = high² + (z − high)(z + high), of which the first is exact with twelve bits.
+    let high = f32::from_bits(z.to_bits() & 0xffff_f000);
+    let exp = exp_of_sum(-0.5 * (high * high), -0.5 * ((z - high) * (z + high)));
+    let exp = if z >= ERF_FAR { 0.0 } else { exp };
     let tail = polynomial(&TAIL, t) * t * exp;
     (if x > 0.0 { 1.0 - tail } else { tail }, exp)
 }
@@ -224,15 +182,19 @@ fn erf_gate(x: f32) -> (f32, f32) {
 #[inline(always)]
 fn erf_slope(x: f32) -> f32 {
     let (gate, exp) = erf_gate(x);
-    gate + near(x) * exp * DENSITY as f32
+    gate + near(x, ERF_FAR) * exp * DENSITY as f32
 }
 
 /// gelu(x)/x, and its derivative with respect to the logistic function's argument.
 #[inline(always)]
 fn tanh_gate(x: f32) -> (f32, f32) {
-    let z = f64::from(near(x).abs());
-    let v = -2.0 * std::f64::consts::LOG2_E * TANH_SCALE * (z + TANH_CUBIC * z * z * z);
-    let exp = exp2(if v < -200.0 { -200.0 } else { v });
+    let z = near(x, TANH_FAR).abs();
+    // The argument needs more digits than single precision has: it is what an exponent is made of.
+    let wide = f64::from(z);
+    let u = wide * (2.0 * TANH_SCALE + 2.0 * TANH_SCALE * TANH_CUBIC * (wide * wide));
+    let high = u as f32;
+    let exp = exp_of_sum(-high, (f64::from(high) - u) as f32);
+    let exp = if z >= TANH_FAR { 0.0 } else { exp };
     let gate = 1.0 / (1.0 + exp);
     let tail = exp * gate;
     (if x > 0.0 { gate } else { tail }, gate * tail)
@@ -242,7 +204,7 @@ fn tanh_gate(x: f32) -> (f32, f32) {
 #[inline(always)]
 fn tanh_slope(x: f32) -> f32 {
     let (gate, derivative) = tanh_gate(x);
-    let z = near(x);
+    let z = near(x, TANH_FAR);
     gate + z * (2.0 * TANH_SCALE as f32) * (1.0 + 3.0 * TANH_CUBIC as f32 * z * z) * derivative
 }
 

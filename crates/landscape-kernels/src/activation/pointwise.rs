@@ -3,6 +3,7 @@
 #[cfg(feature = "cuda")]
 use super::cuda;
 use crate::error::{Result, check_len};
+use crate::exp::exp;
 use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::parallel::{CHUNK, for_each_chunk_mut};
 use crate::simd::multiversion;
@@ -137,7 +138,7 @@ multiversion! {
             Pointwise::Softplus => {
                 let threshold = n(SOFTPLUS_THRESHOLD);
                 map(x, y, |x| {
-                    let value = x.maximum(T::ZERO) + (-x.abs()).exp_lane().ln_1p_lane();
+                    let value = x.maximum(T::ZERO) + exp(-x.abs()).ln_1p_lane();
                     if x > threshold { x } else { value }
                 });
             }
@@ -186,7 +187,7 @@ multiversion! {
             Pointwise::Elu { alpha } => {
                 let alpha = n(alpha);
                 gradient(x, dy, dx, mode, |x, dy| {
-                    let below = dy * (alpha * (if x > T::ZERO { T::ZERO } else { x }).exp_lane());
+                    let below = dy * (alpha * exp(if x > T::ZERO { T::ZERO } else { x }));
                     if x <= T::ZERO { below } else { dy }
                 });
             }
@@ -241,7 +242,7 @@ fn clamp<T: Real>(x: T, low: T, high: T) -> T {
 /// The logistic function, and one minus it without the loss of digits.
 #[inline(always)]
 fn sigmoid<T: Real>(x: T) -> (T, T) {
-    let e = (-x.abs()).exp_lane();
+    let e = exp(-x.abs());
     let large = T::ONE / (T::ONE + e);
     let small = e * large;
     if x >= T::ZERO { (large, small) } else { (small, large) }
@@ -257,7 +258,7 @@ fn tanh<T: Real>(x: T) -> T {
 /// 1 − tanh²x = 4e/(1 + e)², e = e^(−2|x|), which loses no digits far out.
 #[inline(always)]
 fn tanh_slope<T: Real>(x: T) -> T {
-    let e = (-(x.abs() + x.abs())).exp_lane();
+    let e = exp(-(x.abs() + x.abs()));
     let two = T::ONE + T::ONE;
     let half = two / (T::ONE + e);
     e * half * half

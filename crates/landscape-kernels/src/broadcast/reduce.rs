@@ -101,17 +101,25 @@ multiversion! {
             match (inner.strides[1], mode) {
                 (0, Accumulate::Overwrite) => {
                     let other = other[from];
-                    pairs.for_each(|(dx, &dy)| *dx = dy * other);
+                    for (dx, &dy) in pairs {
+                        *dx = dy * other;
+                    }
                 }
                 (0, Accumulate::Add) => {
                     let other = other[from];
-                    pairs.for_each(|(dx, &dy)| *dx += dy * other);
+                    for (dx, &dy) in pairs {
+                        *dx += dy * other;
+                    }
                 }
                 (_, Accumulate::Overwrite) => {
-                    pairs.zip(&other[from + column..][..n]).for_each(|((dx, &dy), &other)| *dx = dy * other);
+                    for ((dx, &dy), &other) in pairs.zip(&other[from + column..][..n]) {
+                        *dx = dy * other;
+                    }
                 }
                 (_, Accumulate::Add) => {
-                    pairs.zip(&other[from + column..][..n]).for_each(|((dx, &dy), &other)| *dx += dy * other);
+                    for ((dx, &dy), &other) in pairs.zip(&other[from + column..][..n]) {
+                        *dx += dy * other;
+                    }
                 }
             }
             done += n;
@@ -138,15 +146,21 @@ multiversion! {
                 }
                 ([_, _], None) => {
                     let sums = &mut sums[to..][..row.len()];
-                    sums.iter_mut().zip(row).for_each(|(sum, dy)| *sum += dy.to_f64());
+                    for (sum, dy) in sums.iter_mut().zip(row) {
+                        *sum += dy.to_f64();
+                    }
                 }
                 ([_, 0], Some(other)) => {
                     let (sums, other) = (&mut sums[to..][..row.len()], other[from].to_f64());
-                    sums.iter_mut().zip(row).for_each(|(sum, dy)| *sum += dy.to_f64() * other);
+                    for (sum, dy) in sums.iter_mut().zip(row) {
+                        *sum += dy.to_f64() * other;
+                    }
                 }
                 ([_, _], Some(other)) => {
                     let (sums, other) = (&mut sums[to..][..row.len()], &other[from..][..row.len()]);
-                    sums.iter_mut().zip(row).zip(other).for_each(|((sum, dy), other)| *sum += dy.to_f64() * other.to_f64());
+                    for ((sum, dy), other) in sums.iter_mut().zip(row).zip(other) {
+                        *sum += dy.to_f64() * other.to_f64();
+                    }
                 }
             }
             walk.step();

@@ -53,7 +53,7 @@ pub fn mean_backward<T: Real>(outer: usize, len: usize, inner: usize, dy: View<'
     on_device!("mean_backward", [dy, dx], gpu => cuda::axis_mean_backward(gpu, [len, inner], dy, dx, mode));
     let dy = dy.host();
     let per_task = (CHUNK / (len * inner).max(1)).max(1);
-    for_each_chunk_mut(dx.host(), per_task * len * inner, |idx, dx| {
+    for_each_chunk_mut(dx.host(), per_task * (len * inner), |idx, dx| {
         let mut row = vec![T::ZERO; inner];
         for (i, dx) in dx.chunks_exact_mut(len * inner).enumerate() {
             let dy = &dy[(idx * per_task + i) * inner..][..inner];
@@ -89,7 +89,9 @@ multiversion! {
         }
         sums.fill(0.0);
         for row in x.chunks_exact(y.len()) {
-            sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += v.to_f64());
+            for (sum, v) in sums.iter_mut().zip(row) {
+                *sum += v.to_f64();
+            }
         }
         y.iter_mut().zip(&*sums).for_each(|(y, sum)| *y = T::from_f64(sum / n_rows));
     }

@@ -1,13 +1,18 @@
 //! `Accumulate`: overwriting does not read what was there, adding adds exactly what overwriting would have written.
 
 use crate::{BATCH_NORM_BACKWARD, values};
-use landscape_kernels::activation::{Gelu, gelu_backward, relu_backward};
+use landscape_kernels::activation::{Gelu, Pointwise, gelu_backward, pointwise_backward, relu_backward};
 use landscape_kernels::batch_norm::BatchNormShape;
+use landscape_kernels::broadcast::{self, BroadcastShape, Side};
 use landscape_kernels::conv2d::{self, Conv2dShape};
 use landscape_kernels::dropout::{self, DropoutMask};
+use landscape_kernels::embedding::{self, EmbeddingShape};
 use landscape_kernels::linear::{self, LinearShape};
-use landscape_kernels::pool::{AdaptiveShape, Padding, PoolShape, adaptive_average_backward, average_backward, max_backward, max_forward};
-use landscape_kernels::shape::{concat_backward, flatten_backward};
+use landscape_kernels::pool::{
+    AdaptiveShape, Padding, PoolShape, adaptive_average_backward, average_backward, max_backward, max_forward, mean_backward,
+};
+use landscape_kernels::shape::{SliceShape, concat_backward, flatten_backward, permute, repeat_backward, slice_backward};
+use landscape_kernels::upsample::{self, UpsampleShape, Upsampling};
 use landscape_kernels::{Accumulate, Result, ViewMut, blend};
 
 /// Writes one gradient, in either mode.
@@ -66,6 +71,32 @@ fn pools() -> Vec<Op> {
         ops.push(op(format!("adaptive {out_size:?}"), len, move |dx, mode| adaptive_average_backward(&s, (&dy).into(), dx, mode)));
     }
     ops
+}
+
+fn moves() -> Vec<Op> {
+    let dy = values(6000, 1);
+    let [a, b, c, d, e, f, g] = [(); 7].map(|()| dy.clone());
+    let x = values(6000, 2);
+    let b_shape = || BroadcastShape { dims: vec![5, 40, 30], a: vec![5, 40, 30], b: vec![5, 1, 30] };
+    let slice = SliceShape { outer: 5, axis: 90, inner: 30, start: 3, step: 2, len: 40 };
+    let table = EmbeddingShape { n_tokens: 60, num_embeddings: 70, embedding_dim: 100 };
+    let tokens: Vec<f64> = (0..60).map(|i| f64::from(i * i % 70)).collect();
+    let method = Upsampling::Bilinear { align_corners: false };
+    let larger = UpsampleShape { n: 2, channels: 30, in_size: [4, 5], out_size: [10, 10], method };
+    let silu = x.clone();
+    vec![
+        op("silu", 6000, move |dx, mode| pointwise_backward(Pointwise::Silu, (&silu).into(), (&a).into(), dx, mode)),
+        op("broadcast add", 150, move |dx, mode| broadcast::add_backward(&b_shape(), Side::B, (&b).into(), dx, mode)),
+        op("broadcast multiply", 150, move |dx, mode| {
+            broadcast::multiply_backward(&b_shape(), Side::B, (&x).into(), (&c).into(), dx, mode)
+        }),
+        op("permute", 6000, move |dx, mode| permute(&[5, 40, 30], &[1, 0, 2], (&d).into(), dx, mode)),
+        op("slice", 13_500, move |dx, mode| slice_backward(&slice, (&e).into(), dx, mode)),
+        op("repeat", 1200, move |dx, mode| repeat_backward(5, (&f).into(), dx, mode)),
+        op("mean", 12_000, move |dx, mode| mean_backward(200, 2, 30, (&g).into(), dx, mode)),
+        op("embedding", 7000, move |dw, mode| embedding::backward_weight(&table, (&tokens).into(), (&dy).into(), dw, mode)),
+        op("upsample", 1200, move |dx, mode| upsample::backward(&larger, (&values(6000, 3)).into(), dx, mode)),
+    ]
 }
 
 fn linears() -> Vec<Op> {
@@ -159,7 +190,7 @@ fn batch_norms() -> Vec<Op> {
 
 #[test]
 fn overwriting_and_adding_mean_the_same_everywhere() {
-    let ops = [element_wise(), pools(), linears(), convolutions(), batch_norms()];
+    let ops = [element_wise(), pools(), linears(), convolutions(), batch_norms(), moves()];
     for Op { name, len, run } in ops.into_iter().flatten() {
         let after = |start: &[f64], mode| {
             let mut gradient = start.to_vec();

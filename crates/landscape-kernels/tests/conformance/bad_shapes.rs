@@ -1,11 +1,13 @@
 //! Whatever the shape and the lengths, a call returns: it never panics, and refuses what does not fit.
 
 use crate::{BATCH_NORM_BACKWARD, values};
-use landscape_kernels::activation::{self, Gelu};
+use landscape_kernels::activation::{self, Gelu, Pointwise};
 use landscape_kernels::attention::{self, AttentionShape, Mask};
 use landscape_kernels::batch_norm::{self, BatchNormShape};
+use landscape_kernels::broadcast::{self, BroadcastShape, Side};
 use landscape_kernels::conv2d::{self, Conv2dShape};
 use landscape_kernels::dropout::{self, DropoutMask};
+use landscape_kernels::embedding::{self, EmbeddingShape};
 use landscape_kernels::group_norm::{self, GroupNormShape};
 use landscape_kernels::layer_norm::{self, LayerNormShape};
 use landscape_kernels::linear::{self, LinearShape};
@@ -14,6 +16,7 @@ use landscape_kernels::matmul::{self, MatmulShape};
 use landscape_kernels::pool::{self, AdaptiveShape, Padding, PoolShape};
 use landscape_kernels::rope::{self, RopeShape, RopeStyle};
 use landscape_kernels::step::{self, Adam, Decay, Nesterov, Sgd};
+use landscape_kernels::upsample::{self, UpsampleShape, Upsampling};
 use landscape_kernels::{Accumulate, Result, View, ViewMut, blend, rms_norm, shape, softmax};
 use proptest::prelude::*;
 
@@ -175,11 +178,43 @@ fn moves_and_losses(s: &[usize], slices: &mut Slices) {
     call(slices, |i, g| loss::squared_error(s[0], s[1], (&i.read()).into(), (&i.read()).into(), Some((g, 1.0))).map(|_| ()));
 }
 
+fn repeated_and_taken(s: &[usize], slices: &mut Slices) {
+    // Axes that fit more often than any would.
+    let side = |from: usize| (0..3).map(|axis| if s[from + axis] % 2 == 0 { s[axis] } else { s[3 + axis] }).collect();
+    let b = BroadcastShape { dims: s[..3].to_vec(), a: side(6), b: side(9) };
+    call(slices, |i, y| broadcast::add(&b, (&i.read()).into(), (&i.read()).into(), y));
+    call(slices, |i, y| broadcast::multiply(&b, (&i.read()).into(), (&i.read()).into(), y));
+    call(slices, |i, dx| broadcast::add_backward(&b, Side::A, (&i.read()).into(), dx, ADD));
+    call(slices, |i, dx| broadcast::multiply_backward(&b, Side::B, (&i.read()).into(), (&i.read()).into(), dx, ADD));
+    call(slices, |i, y| shape::permute(&s[..3], &s[3..6], (&i.read()).into(), y, ADD));
+    call(slices, |i, y| shape::permute(&s[..3], &[2, 0, 1], (&i.read()).into(), y, ADD));
+    assert_eq!(shape::inverse(s).len(), s.len());
+    let t = shape::SliceShape { outer: s[0], axis: s[1], inner: s[2], start: s[3], step: s[4], len: s[5] };
+    call(slices, |i, y| shape::slice_forward(&t, (&i.read()).into(), y));
+    call(slices, |i, dx| shape::slice_backward(&t, (&i.read()).into(), dx, ADD));
+    call(slices, |i, y| shape::repeat_forward(s[0], (&i.read()).into(), y));
+    call(slices, |i, dx| shape::repeat_backward(s[0], (&i.read()).into(), dx, ADD));
+    call(slices, |i, y| pool::mean_forward(s[0], s[1], s[2], (&i.read()).into(), y));
+    call(slices, |i, dx| pool::mean_backward(s[0], s[1], s[2], (&i.read()).into(), dx, ADD));
+    let e = EmbeddingShape { n_tokens: s[0], num_embeddings: s[1], embedding_dim: s[2] };
+    call(slices, |i, y| embedding::forward(&e, (&vec![0.0; i.len()]).into(), (&i.read()).into(), y));
+    call(slices, |i, dw| embedding::backward_weight(&e, (&vec![0.0; i.len()]).into(), (&i.read()).into(), dw, ADD));
+    for method in [Upsampling::Nearest, Upsampling::Bilinear { align_corners: s[6] % 2 == 0 }] {
+        let u = UpsampleShape { n: s[0], channels: s[1], in_size: [s[2], s[3]], out_size: [s[4], s[5]], method };
+        call(slices, |i, y| upsample::forward(&u, (&i.read()).into(), y));
+        call(slices, |i, dx| upsample::backward(&u, (&i.read()).into(), dx, ADD));
+    }
+    call(slices, |i, g| loss::binary_cross_entropy(s[0], s[1], (&i.read()).into(), (&i.read()).into(), Some((g, 1.0))).map(|_| ()));
+}
+
 fn element_wise(slices: &mut Slices) {
     call(slices, |i, y| activation::relu_forward((&i.read()).into(), y));
     call(slices, |i, dx| activation::relu_backward((&i.read()).into(), (&i.read()).into(), dx, ADD));
     call(slices, |i, y| activation::gelu_forward(Gelu::Erf, (&i.read()).into(), y));
     call(slices, |i, dx| activation::gelu_backward(Gelu::Tanh, (&i.read()).into(), (&i.read()).into(), dx, ADD));
+    let hard = Pointwise::HardTanh { min_val: f64::NAN, max_val: -1.0 };
+    call(slices, |i, y| activation::pointwise_forward(hard, (&i.read()).into(), y));
+    call(slices, |i, dx| activation::pointwise_backward(Pointwise::Silu, (&i.read()).into(), (&i.read()).into(), dx, ADD));
     call(slices, |i, y| activation::add((&i.read()).into(), (&i.read()).into(), y));
     call(slices, |i, into| activation::accumulate((&i.read()).into(), into));
     let mask = DropoutMask { p: 0.5, seed: 1, first_idx: u64::MAX };
@@ -213,6 +248,7 @@ proptest! {
         row_norms(&sizes, slices);
         tokens(&sizes, slices);
         moves_and_losses(&sizes, slices);
+        repeated_and_taken(&sizes, slices);
         element_wise(slices);
     }
 }

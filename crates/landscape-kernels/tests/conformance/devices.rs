@@ -2,7 +2,7 @@
 //!
 //! Where there is no GPU the test says so and passes; `without_gpu.rs` then runs it on the processor behind the driver's interface.
 
-use crate::{transformers, values, weight_space};
+use crate::{moves as more_moves, transformers, values, weight_space};
 use landscape_kernels::activation::{self, Gelu};
 use landscape_kernels::batch_norm::{self, BatchNormShape, Share};
 use landscape_kernels::conv2d::{self, Conv2dShape};
@@ -360,7 +360,7 @@ fn losses<T: Real>() -> Vec<Case<T>> {
 
 fn all<T: Real>() -> Vec<Case<T>> {
     let groups = [element_wise(), moves(), pools(), linears(), convolutions(), batch_norms(), losses()];
-    groups.into_iter().chain([transformers::all(), weight_space::all()]).flatten().collect()
+    groups.into_iter().chain([more_moves::all(), transformers::all(), weight_space::all()]).flatten().collect()
 }
 
 /// Fails unless the two agree as far as the case wants.

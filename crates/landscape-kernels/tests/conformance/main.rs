@@ -2,6 +2,7 @@
 
 mod accumulate;
 mod devices;
+mod moves;
 mod transformers;
 mod weight_space;
 mod bad_shapes;

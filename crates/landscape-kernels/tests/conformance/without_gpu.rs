@@ -26,7 +26,7 @@ fn devices_on_the_host_driver() {
         [("forward", "cuda:0", Beside::CublasAndCudnn), ("forward", "cuda:1", Beside::Nothing), ("reversed", "cuda:0", Beside::Nothing)];
     for (order, device, beside) in runs {
         let variables = [("HOST_DRIVER_ORDER", order), ("LANDSCAPE_TEST_DEVICE", device)];
-        let errors = run_as_child(&folder, beside, &["devices::", "weight_space::"], &variables);
+        let errors = run_as_child(&folder, beside, &["devices::", "moves::", "weight_space::"], &variables);
         // Said whenever the library is unloaded: the first time after a look whether it is there.
         let calls = errors.lines().rfind(|line| line.starts_with("host cuDNN: "));
         assert_eq!(calls.is_some(), beside == Beside::CublasAndCudnn, "{beside:?}:\n{errors}");
