@@ -9,6 +9,7 @@ use crate::check::{n_elements, shape_error};
 use crate::error::{Result, check_len};
 use crate::memory::{Accumulate, Real, View, ViewMut};
 use crate::parallel::{CHUNK, for_each_chunk_mut};
+use crate::reduce::{rows_per_wide_row, tile};
 use crate::simd::multiversion;
 
 /// The sizes of a result and of its two operands, by NumPy's rule with equal ranks: an operand's axis is the result's, or 1 and repeated.
@@ -220,8 +221,24 @@ multiversion! {
     }
 }
 
+/// Elements of a narrow row, of which several are computed at once.
+const NARROW: usize = 128;
+
 #[inline(always)]
 fn each_row<T: Real>(outer: &[Axis<2>], inner: Axis<2>, start: usize, a: &[T], b: &[T], mut y: &mut [T], f: impl Fn(T, T) -> T) {
+    if let ([rest @ .., rows], [1, 1], ..NARROW) = (outer, inner.strides, inner.size)
+        && rows.size * inner.size >= 4 * NARROW
+    {
+        match rows.strides {
+            [_, 0] => return each_narrow_row(rest, *rows, inner.size, start, [a, b], y, f),
+            [0, _] => {
+                let swap = |axis: &Axis<2>| Axis { size: axis.size, strides: [axis.strides[1], axis.strides[0]] };
+                let rest: Vec<Axis<2>> = rest.iter().map(swap).collect();
+                return each_narrow_row(&rest, swap(rows), inner.size, start, [b, a], y, |b, a| f(a, b));
+            }
+            _ => {}
+        }
+    }
     let mut walk = Walk::new(outer, start / inner.size);
     let mut column = start % inner.size;
     while !y.is_empty() {
@@ -250,6 +267,39 @@ fn each_row<T: Real>(outer: &[Axis<2>], inner: Axis<2>, start: usize, a: &[T], b
         }
         y = rest;
         column = 0;
+        walk.step();
+    }
+}
+
+/// [`each_row`] where the second operand is one short row for all of `rows`: it is laid out several times side by side.
+#[inline(always)]
+fn each_narrow_row<T: Real>(
+    outer: &[Axis<2>],
+    rows: Axis<2>,
+    width: usize,
+    start: usize,
+    [a, b]: [&[T]; 2],
+    mut y: &mut [T],
+    f: impl Fn(T, T) -> T,
+) {
+    let block = rows.size * width;
+    let mut walk = Walk::new(outer, start / block);
+    let mut place = start % block;
+    let times = rows_per_wide_row(width);
+    while !y.is_empty() {
+        let n = (block - place).min(y.len());
+        let (piece, rest) = y.split_at_mut(n);
+        let [from_a, from_b] = walk.at();
+        // One row more, since a piece may begin anywhere in a row.
+        let side_by_side = tile(&b[from_b..from_b + width], times + 1);
+        let b = &side_by_side[place % width..][..times * width];
+        for (y, a) in piece.chunks_mut(b.len()).zip(a[from_a + place..][..n].chunks(b.len())) {
+            for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+                *y = f(a, b);
+            }
+        }
+        y = rest;
+        place = 0;
         walk.step();
     }
 }

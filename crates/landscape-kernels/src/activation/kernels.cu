@@ -127,10 +127,10 @@ __device__ __forceinline__ T pointwise(int kind, T p, T q, double exponent, T x)
             return x * x * x;
         }
         if (exponent == 0.5) {
-            return sqrt(x);
+            return (T)sqrt((double)x);
         }
         if (exponent == -0.5) {
-            return (T)1 / sqrt(x);
+            return (T)1 / (T)sqrt((double)x);
         }
         return exponent == -1.0 ? (T)1 / x : (T)pow((double)x, exponent);
     }
@@ -176,10 +176,10 @@ __device__ __forceinline__ T pointwise_gradient(int kind, T p, T q, double expon
             return dy * (p * (x * x));
         }
         if (exponent == 0.5) {
-            return dy * (p / sqrt(x));
+            return dy * (p / (T)sqrt((double)x));
         }
         if (exponent == -0.5) {
-            return dy * (p / (x * sqrt(x)));
+            return dy * (p / (x * (T)sqrt((double)x)));
         }
         if (exponent == -1.0) {
             return dy * (p / (x * x));

@@ -3,16 +3,21 @@
 //! The axes up to the first repeated one are kept, so what stands below them is computed apart. Where that leaves few tasks, the repeated
 //! axis is cut into fixed splits whose sums are added in order.
 
-use super::rows;
+use super::{NARROW, Op, forward_piece, rows};
 use crate::axes::{Axis, Walk};
 use crate::memory::{Accumulate, Real};
 use crate::parallel::{CHUNK, for_each_chunk_mut, map_splits, n_splits};
+use crate::reduce::{rows_per_wide_row, tile};
 use crate::simd::multiversion;
 
 /// Kept blocks from which on they are tasks enough.
 const MANY: usize = 16;
 /// Elements per split below which another task costs more than it saves.
 const MIN_SPLIT: usize = 32 * 1024;
+
+/// Columns of a task, and how many there must be to be cut so.
+const COLUMNS: usize = 1024;
+const MIN_COLUMNS: usize = 4 * COLUMNS;
 
 /// dx = Σ dy, or Σ dy·other; `axes` walk over dy with the positions of dx and of `other`.
 pub(super) fn sums<T: Real>(axes: &[Axis<2>], dy: &[T], other: Option<&[T]>, dx: &mut [T], mode: Accumulate) {
@@ -26,15 +31,28 @@ pub(super) fn sums<T: Real>(axes: &[Axis<2>], dy: &[T], other: Option<&[T]>, dx:
     let (kept, below) = axes.split_at(n_kept);
     if below.is_empty() {
         let (outer, inner) = rows(axes);
-        for_each_chunk_mut(dx, CHUNK, |idx, dx| {
-            let start = idx * CHUNK;
-            products(outer, inner, start, &dy[start..start + dx.len()], other, dx, mode);
+        for_each_chunk_mut(dx, CHUNK, |idx, dx| match (other, mode) {
+            (Some(other), Accumulate::Overwrite) => forward_piece(Op::Multiply, outer, inner, idx * CHUNK, dy, other, dx),
+            _ => add_products(outer, inner, idx * CHUNK, &dy[idx * CHUNK..][..dx.len()], other, dx, mode),
         });
         return;
     }
     let n_blocks: usize = kept.iter().map(|axis| axis.size).product();
     let (block_len, width) = (dy.len() / n_blocks, dx.len() / n_blocks);
     let (first, deeper) = (below[0], &below[1..]);
+    if let ([rows, columns], true) = (below, n_blocks < MANY && width >= MIN_COLUMNS) {
+        // Wide rows are cut into columns, which need no sums of sums.
+        for (block, dx) in dx.chunks_exact_mut(width).enumerate() {
+            let dy = &dy[block * block_len..][..block_len];
+            let place = Walk::new(kept, block).at()[1];
+            for_each_chunk_mut(dx, COLUMNS, |idx, dx| {
+                let mut sums = vec![0.0; dx.len()];
+                add_columns([*rows, *columns], idx * COLUMNS, dy, other, place, &mut sums);
+                store(&sums, dx, mode);
+            });
+        }
+        return;
+    }
     // Sums from `range` of the block's first repeated axis.
     let add = |block: usize, range: std::ops::Range<usize>, sums: &mut [f64]| {
         let below_len = block_len / first.size;
@@ -83,11 +101,15 @@ fn store<T: Real>(sums: &[f64], dx: &mut [T], mode: Accumulate) {
 
 multiversion! {
     /// Where nothing is repeated: dx = dy·other, element by element from `start` on.
-    fn products<T>(outer: &[Axis<2>], inner: Axis<2>, start: usize, dy: &[T], other: Option<&[T]>, dx: &mut [T], mode: Accumulate) {
+    fn add_products<T>(outer: &[Axis<2>], inner: Axis<2>, start: usize, dy: &[T], other: Option<&[T]>, dx: &mut [T], mode: Accumulate) {
         let Some(other) = other else {
             match mode {
                 Accumulate::Overwrite => dx.copy_from_slice(dy),
-                Accumulate::Add => dx.iter_mut().zip(dy).for_each(|(dx, &dy)| *dx += dy),
+                Accumulate::Add => {
+                    for (dx, &dy) in dx.iter_mut().zip(dy) {
+                        *dx += dy;
+                    }
+                }
             }
             return;
         };
@@ -95,31 +117,16 @@ multiversion! {
         let (mut column, mut done) = (start % inner.size, 0);
         while done < dx.len() {
             let n = (inner.size - column).min(dx.len() - done);
-            let (dx, dy) = (&mut dx[done..done + n], &dy[done..done + n]);
             let from = walk.at()[1];
-            let pairs = dx.iter_mut().zip(dy);
-            match (inner.strides[1], mode) {
-                (0, Accumulate::Overwrite) => {
-                    let other = other[from];
-                    for (dx, &dy) in pairs {
-                        *dx = dy * other;
-                    }
+            let pairs = dx[done..done + n].iter_mut().zip(&dy[done..done + n]);
+            if inner.strides[1] == 0 {
+                let other = other[from];
+                for (dx, &dy) in pairs {
+                    *dx += dy * other;
                 }
-                (0, Accumulate::Add) => {
-                    let other = other[from];
-                    for (dx, &dy) in pairs {
-                        *dx += dy * other;
-                    }
-                }
-                (_, Accumulate::Overwrite) => {
-                    for ((dx, &dy), &other) in pairs.zip(&other[from + column..][..n]) {
-                        *dx = dy * other;
-                    }
-                }
-                (_, Accumulate::Add) => {
-                    for ((dx, &dy), &other) in pairs.zip(&other[from + column..][..n]) {
-                        *dx += dy * other;
-                    }
+            } else {
+                for ((dx, &dy), &other) in pairs.zip(&other[from + column..][..n]) {
+                    *dx += dy * other;
                 }
             }
             done += n;
@@ -130,8 +137,45 @@ multiversion! {
 }
 
 multiversion! {
+    /// sums += dy·other over rows of which all are added to the same sums, from column `first` on; the other operand's positions begin at
+    /// `place`.
+    fn add_columns<T>(axes: [Axis<2>; 2], first: usize, dy: &[T], other: Option<&[T]>, place: usize, sums: &mut [f64]) {
+        let [rows, columns] = axes;
+        for row in 0..rows.size {
+            let dy = &dy[row * columns.size + first..][..sums.len()];
+            let from = place + row * rows.strides[1] + first * columns.strides[1];
+            match other {
+                None => {
+                    for (sum, dy) in sums.iter_mut().zip(dy) {
+                        *sum += dy.to_f64();
+                    }
+                }
+                Some(other) if columns.strides[1] == 0 => {
+                    let other = other[from].to_f64();
+                    for (sum, dy) in sums.iter_mut().zip(dy) {
+                        *sum += dy.to_f64() * other;
+                    }
+                }
+                Some(other) => {
+                    for ((sum, dy), other) in sums.iter_mut().zip(dy).zip(&other[from..][..dy.len()]) {
+                        *sum += dy.to_f64() * other.to_f64();
+                    }
+                }
+            }
+        }
+    }
+}
+
+multiversion! {
     /// sums += dy·other over a walk of all of `dy`; the other operand's positions begin at `place`.
     fn add_block<T>(axes: &[Axis<2>], dy: &[T], other: Option<&[T]>, place: usize, sums: &mut [f64]) {
+        if let [above, Axis { size: width @ ..NARROW, strides: [1, stride] }] = *axes
+            && (other.is_none() || (stride, above.strides[1]) == (1, width))
+        {
+            // Several narrow rows at once, into as many sums of each column.
+            let other = other.map(|other| &other[place..][..dy.len()]);
+            return add_narrow_rows(dy, other, width, sums);
+        }
         let (outer, inner) = rows(axes);
         let mut walk = Walk::new(outer, 0);
         for row in dy.chunks_exact(inner.size) {
@@ -164,6 +208,32 @@ multiversion! {
                 }
             }
             walk.step();
+        }
+    }
+}
+
+#[inline(always)]
+fn add_narrow_rows<T: Real>(dy: &[T], other: Option<&[T]>, width: usize, sums: &mut [f64]) {
+    let mut wide = tile(&[0.0], width * rows_per_wide_row(width));
+    match other {
+        None => {
+            for row in dy.chunks(wide.len()) {
+                for (sum, dy) in wide.iter_mut().zip(row) {
+                    *sum += dy.to_f64();
+                }
+            }
+        }
+        Some(other) => {
+            for (row, other) in dy.chunks(wide.len()).zip(other.chunks(wide.len())) {
+                for ((sum, dy), other) in wide.iter_mut().zip(row).zip(other) {
+                    *sum += dy.to_f64() * other.to_f64();
+                }
+            }
+        }
+    }
+    for row in wide.chunks_exact(width) {
+        for (sum, part) in sums.iter_mut().zip(row) {
+            *sum += part;
         }
     }
 }

@@ -65,7 +65,7 @@ fn broadcasts<T: Real>() -> Vec<Case<T>> {
     ];
     let each = shapes.map(|[dims, a, b]| {
         let shape = BroadcastShape { dims: dims.to_vec(), a: a.to_vec(), b: b.to_vec() };
-        case(format!("broadcast {dims:?} {a:?} {b:?}"), 16.0, move |d| {
+        case(format!("broadcast {dims:?} {a:?} {b:?}"), 512.0, move |d| {
             let len = |sizes: &[usize]| sizes.iter().product::<usize>();
             let (n, n_a, n_b) = (len(&shape.dims), len(&shape.a), len(&shape.b));
             let (a, b, dy) = (put::<T>(d, n_a, 1), put::<T>(d, n_b, 2), put::<T>(d, n, 3));
