@@ -102,6 +102,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Say what is in a checkpoint, and whether anything is wrong with it
     Inspect(InspectArgs),
+    /// Make a checkpoint with its network of an ONNX file, for every command that takes checkpoints
+    Import(ImportArgs),
     /// The whole job on embedded data: two networks, the line, the curve, the report
     Demo(DemoArgs),
     /// Print a completion script for a shell
@@ -135,7 +137,7 @@ pub struct Common {
     /// Print exactly one JSON document on stdout, everything else on stderr
     #[arg(long, global = true, help_heading = "Common options")]
     pub json: bool,
-    /// The file (`train`, `point`) or run folder to write [default: a new numbered folder under `runs/`]
+    /// The file (`train`, `point`, `import`) or run folder to write [default: a new numbered folder under `runs/`]
     #[arg(long, global = true, value_name = "PATH", help_heading = "Common options")]
     pub out: Option<PathBuf>,
     /// Replace an output that exists already
@@ -508,6 +510,13 @@ pub struct InspectArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub data: DataArgs,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct ImportArgs {
+    /// An ONNX file; weights that it keeps in other files are read from beside it
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 #[derive(Debug, Args, Clone)]

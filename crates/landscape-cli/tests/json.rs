@@ -138,7 +138,7 @@ fn quiet_commands_say_nothing() {
 fn every_command_has_help_and_completions() {
     let sandbox = Sandbox::new();
     let top = sandbox.ok(&["--help"]);
-    for command in ["train", "connect", "profile", "point", "plane", "report", "inspect", "demo", "completions"] {
+    for command in ["train", "connect", "profile", "point", "plane", "report", "inspect", "import", "demo", "completions"] {
         assert!(top.stdout.contains(command), "{top}");
         let help = sandbox.ok(&[command, "--help"]);
         assert!(help.stderr.is_empty() && help.stdout.lines().count() > 8 && help.stdout.contains("Usage: landscape"), "{help}");

@@ -302,15 +302,19 @@ impl GraphBuilder {
 
     /// Whether a node yields whole numbers: an input of them, constants, and what only moves those.
     fn is_of_whole_numbers(&self, id: NodeId) -> bool {
-        let node = &self.nodes[id.0];
-        match &node.op {
-            Op::Input { dtype } => *dtype == Dtype::Int,
-            Op::Constant { values, .. } => values.iter().all(|v| v.fract() == 0.0 && *v >= 0.0),
-            Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } | Op::Expand { .. } | Op::Slice { .. } | Op::Concat { .. } => {
-                node.inputs.iter().all(|&input| self.is_of_whole_numbers(input))
-            }
-            _ => false,
+        // From the front, not by following inputs back: of those there may be twice as many at every step.
+        let mut whole: Vec<bool> = Vec::with_capacity(id.0 + 1);
+        for node in &self.nodes[..=id.0] {
+            whole.push(match &node.op {
+                Op::Input { dtype } => *dtype == Dtype::Int,
+                Op::Constant { values, .. } => values.iter().all(|v| v.fract() == 0.0 && *v >= 0.0),
+                Op::Flatten | Op::Reshape { .. } | Op::Permute { .. } | Op::Expand { .. } | Op::Slice { .. } | Op::Concat { .. } => {
+                    node.inputs.iter().all(|input| whole[input.0])
+                }
+                _ => false,
+            });
         }
+        whole[id.0]
     }
 }
 

@@ -44,12 +44,13 @@ pub fn emit(importer: &Importer, file: &GraphProto, inputs: &[&str], outputs: &[
     let nodes = &importer.ir.nodes;
     let mut leads = vec![false; nodes.len()];
     outputs.iter().for_each(|&id| leads[id] = true);
-    for id in (0..nodes.len()).rev().filter(|&id| nodes[id].kind != Kind::Erf || leads[id]) {
+    for id in (0..nodes.len()).rev() {
         if leads[id] {
             nodes[id].inputs.iter().for_each(|&input| leads[input] = true);
         }
     }
-    let lone: Vec<Problem> = (0..nodes.len()).filter(|&id| leads[id] && nodes[id].kind == Kind::Erf).map(|id| erf(file, &nodes[id])).collect();
+    let lone: Vec<Problem> =
+        (0..nodes.len()).filter(|&id| leads[id] && nodes[id].kind == Kind::Erf).map(|id| erf(file, &nodes[id])).collect();
     if !lone.is_empty() {
         return Err(Error::Unsupported { problems: lone });
     }

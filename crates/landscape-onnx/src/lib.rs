@@ -40,6 +40,9 @@ mod fold;
 mod lower;
 mod emit;
 mod model;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod bad_files;
 
 pub use error::{Error, Problem, Result};
 

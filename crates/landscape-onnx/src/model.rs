@@ -13,18 +13,61 @@ use landscape_graph::{Dtype, Op};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Numbers that a file of any size may have computed ahead: masks of a few hundred places and what they are made of.
-const FREE_NUMBERS: usize = 1 << 22;
+const FREE_NUMBERS: usize = 1 << 20;
 
 /// The key under which PyTorch's exporter says what a tensor is.
 const KIND: &str = "pkg.torch.export.graph_signature.InputSpec.kind";
 
 /// The ops that are supported beyond constants.
 const NETWORK: [&str; 48] = [
-    "Attention", "AveragePool", "BatchNormalization", "CastLike", "Conv", "ConvTranspose", "Dropout", "Elu", "Erf", "Gelu", "Gemm",
-    "GlobalAveragePool", "GroupNormalization", "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization", "LayerNormalization",
-    "LeakyRelu", "MaxPool", "Mish", "PRelu", "Pad", "RMSNormalization", "Relu", "Resize", "Selu", "SequenceAt", "Softplus",
-    "SplitToSequence", "Sum", "Upsample", "Clip", "Concat", "Expand", "Flatten", "Gather", "MatMul", "ReduceMean", "ReduceSum", "Reshape",
-    "Softmax", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
+    "Attention",
+    "AveragePool",
+    "BatchNormalization",
+    "CastLike",
+    "Conv",
+    "ConvTranspose",
+    "Dropout",
+    "Elu",
+    "Erf",
+    "Gelu",
+    "Gemm",
+    "GlobalAveragePool",
+    "GroupNormalization",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "LeakyRelu",
+    "MaxPool",
+    "Mish",
+    "PRelu",
+    "Pad",
+    "RMSNormalization",
+    "Relu",
+    "Resize",
+    "Selu",
+    "SequenceAt",
+    "Softplus",
+    "SplitToSequence",
+    "Sum",
+    "Upsample",
+    "Clip",
+    "Concat",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "MatMul",
+    "ReduceMean",
+    "ReduceSum",
+    "Reshape",
+    "Softmax",
+    "Split",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
 ];
 
 pub fn import(model: &ModelProto, mut reader: Reader, n_bytes: usize) -> Result<Imported> {
@@ -33,7 +76,9 @@ pub fn import(model: &ModelProto, mut reader: Reader, n_bytes: usize) -> Result<
     let opset = opset.ok_or_else(|| Error::Model("the file does not say which version of ONNX's ops it uses".to_owned()))?;
     if !OPSETS.contains(&opset) {
         let (first, last) = (OPSETS.start(), OPSETS.end());
-        return Err(Error::Model(format!("version {opset} of ONNX's ops (`opset`): versions {first} to {last} are read; export to one of these")));
+        return Err(Error::Model(format!(
+            "version {opset} of ONNX's ops (`opset`): versions {first} to {last} are read; export to one of these"
+        )));
     }
     let kinds = kinds(graph);
     let frozen = frozen(graph);
@@ -85,7 +130,11 @@ fn run(graph: &GraphProto, importer: &mut Importer, values: &mut BTreeMap<String
             }
             let value = if name.is_empty() { None } else { values.get(name).cloned() };
             if value.is_none() && !name.is_empty() {
-                return Err(Error::Model(format!("node `{}` ({}) reads `{name}`, which nothing before it yields", title(node), node.op_type())));
+                return Err(Error::Model(format!(
+                    "node `{}` ({}) reads `{name}`, which nothing before it yields",
+                    title(node),
+                    node.op_type()
+                )));
             }
             inputs.push(value);
         }
@@ -194,10 +243,14 @@ impl Input {
         for (axis, dim) in rest.iter().enumerate() {
             let axis = axis + 1;
             lengths.push(match &dim.value {
-                Some(dimension::Value::DimValue(n)) if *n > 0 => usize::try_from(*n).map_err(|_| wrong(format!("axis {axis} is {n} long")))?,
+                Some(dimension::Value::DimValue(n)) if *n > 0 => {
+                    usize::try_from(*n).map_err(|_| wrong(format!("axis {axis} is {n} long")))?
+                }
                 Some(dimension::Value::DimValue(n)) => return Err(wrong(format!("axis {axis} is {n} long"))),
                 Some(dimension::Value::DimParam(name)) => {
-                    return Err(wrong(format!("axis {axis} (`{name}`) has any length, and only the first axis may: export it with a fixed one")));
+                    return Err(wrong(format!(
+                        "axis {axis} (`{name}`) has any length, and only the first axis may: export it with a fixed one"
+                    )));
                 }
                 None => return Err(wrong(format!("axis {axis} has no length: export the network with a fixed one"))),
             });

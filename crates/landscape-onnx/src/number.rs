@@ -23,12 +23,21 @@ impl Int {
     /// The place of an example in its batch.
     pub const PLACE: Int = Int { fixed: 0, batches: 0, place: 1 };
 
+    /// A number that nobody can tell before the batch is there. Where it stands counts, not what it is.
+    pub const UNKNOWN: Int = Int { fixed: 0, batches: i64::MIN, place: 0 };
+
+    /// Two numbers of which both can be told.
+    fn told(self, other: Int) -> Option<()> {
+        (self.batches != i64::MIN && other.batches != i64::MIN).then_some(())
+    }
+
     /// The number, if it does not depend on the batch.
     pub fn known(self) -> Option<i64> {
         (self.batches == 0 && self.place == 0).then_some(self.fixed)
     }
 
     pub fn add(self, other: Int) -> Option<Int> {
+        self.told(other)?;
         Some(Int {
             fixed: self.fixed.checked_add(other.fixed)?,
             batches: self.batches.checked_add(other.batches)?,
@@ -41,6 +50,7 @@ impl Int {
     }
 
     pub fn mul(self, other: Int) -> Option<Int> {
+        self.told(other)?;
         let (factor, term) = if let Some(fixed) = self.known() { (fixed, other) } else { (other.known()?, self) };
         Some(Int {
             fixed: term.fixed.checked_mul(factor)?,
@@ -51,6 +61,7 @@ impl Int {
 
     /// Rounds towards zero, as ONNX does; what depends on the batch must divide without rest.
     pub fn div(self, other: Int) -> Option<Int> {
+        self.told(other)?;
         if self.place != 0 || other.place != 0 {
             return None;
         }
@@ -86,6 +97,7 @@ impl Int {
 
     /// Whether they are equal, if that is the same for all batches.
     pub fn equals(self, other: Int) -> Option<bool> {
+        self.told(other)?;
         if self == other {
             return Some(true);
         }

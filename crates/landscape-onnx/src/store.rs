@@ -94,7 +94,8 @@ impl<'a> Reader<'a> {
         if location.is_empty() || !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
             return Err(wrong(format!("its external data must lie in the folder of the model, got `{location}`")));
         }
-        let folder = self.folder.ok_or_else(|| wrong(format!("its numbers are in `{location}`, and the model was not read from a folder")))?;
+        let folder =
+            self.folder.ok_or_else(|| wrong(format!("its numbers are in `{location}`, and the model was not read from a folder")))?;
         let path = folder.join(relative);
         if !self.files.contains_key(&path) {
             self.files.insert(path.clone(), read_file(&path, Some(folder))?);

@@ -94,7 +94,10 @@ impl Live {
 
     /// The axes of the node's result from an axis of the value to its last, if none is the batch.
     pub fn tail(&self, axis: usize) -> Result<Vec<usize>, String> {
-        self.axes[axis..].iter().map(|a| if let Axis::Local(n) = a { Ok(*n) } else { Err("the batch lies among the last axes".to_owned()) }).collect()
+        self.axes[axis..]
+            .iter()
+            .map(|a| if let Axis::Local(n) = a { Ok(*n) } else { Err("the batch lies among the last axes".to_owned()) })
+            .collect()
     }
 }
 
@@ -107,5 +110,9 @@ pub fn local_shape(axes: &[Axis]) -> Vec<usize> {
 /// An axis counted from the front or, negative, from the back.
 pub fn axis_of(axis: i64, rank: usize) -> Result<usize, String> {
     let rank_i = rank as i64;
-    if (-rank_i..rank_i).contains(&axis) { Ok(axis.rem_euclid(rank_i) as usize) } else { Err(format!("axis {axis} of a value with {rank} axes")) }
+    if (-rank_i..rank_i).contains(&axis) {
+        Ok(axis.rem_euclid(rank_i) as usize)
+    } else {
+        Err(format!("axis {axis} of a value with {rank} axes"))
+    }
 }

@@ -3,6 +3,7 @@
 mod compare;
 mod connect;
 mod demo;
+mod import;
 mod inspect;
 mod plane;
 mod point;
@@ -57,7 +58,7 @@ fn computes(command: &Command) -> bool {
         | Command::Plane(_)
         | Command::Compare(_)
         | Command::Demo(_) => true,
-        Command::Report(_) | Command::Inspect(_) | Command::Completions { .. } => false,
+        Command::Report(_) | Command::Inspect(_) | Command::Import(_) | Command::Completions { .. } => false,
     }
 }
 
@@ -72,6 +73,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
         Command::Report(args) => report::run(common, args),
         Command::Compare(args) => compare::run(common, args),
         Command::Inspect(args) => inspect::run(common, args),
+        Command::Import(args) => import::run(common, args),
         Command::Demo(args) => demo::run(common, args),
         Command::Completions { shell } => {
             // Into memory first: the generator panics where its output is closed.

@@ -34,8 +34,8 @@ pub fn computed(f: &Folding, op: &str) -> Lowered<Known> {
             let values = x.numbers.to_f64().ok_or(UNKNOWN)?;
             Ok(Known { dims: x.dims.clone(), numbers: Numbers::Bool(values.into_iter().map(f64::is_nan).collect()) })
         }
-        "Add" | "Sub" | "Mul" | "Div" | "Mod" | "Pow" | "Max" | "Min" | "And" | "Or" | "Xor" | "Equal" | "Less" | "LessOrEqual" | "Greater"
-        | "GreaterOrEqual" => {
+        "Add" | "Sub" | "Mul" | "Div" | "Mod" | "Pow" | "Max" | "Min" | "And" | "Or" | "Xor" | "Equal" | "Less" | "LessOrEqual"
+        | "Greater" | "GreaterOrEqual" => {
             let mut result = f.input(0)?.clone();
             for idx in 1..f.inputs.len() {
                 result = pair(f, op, &result, f.input(idx)?)?;
@@ -136,12 +136,17 @@ fn pair(f: &Folding, op: &str, a: &Known, b: &Known) -> Lowered<Known> {
                         "Div" => p.div(q),
                         "Mod" if !f.call.flag("fmod") => p.known()?.checked_rem_euclid(q.known()?.checked_abs()?).map(Int::of),
                         "Pow" => p.known()?.checked_pow(u32::try_from(q.known()?).ok()?).map(Int::of),
-                        "Max" => p.at_most(q).map(|less| if less { q } else { p }),
-                        "Min" => p.at_most(q).map(|less| if less { p } else { q }),
+                        // Exporters take the larger of two lists of places only to see how long it is.
+                        "Max" => Some(p.at_most(q).map_or(Int::UNKNOWN, |less| if less { q } else { p })),
+                        "Min" => Some(p.at_most(q).map_or(Int::UNKNOWN, |less| if less { p } else { q })),
                         _ => None,
                     }
                 };
-                Numbers::Int(at.map(compute).collect::<Option<_>>().ok_or_else(|| format!("{op} of numbers that are too large, or depend on the batch"))?)
+                Numbers::Int(
+                    at.map(compute)
+                        .collect::<Option<_>>()
+                        .ok_or_else(|| format!("{op} of numbers that are too large, or depend on the batch"))?,
+                )
             }
         },
         (Numbers::Bool(x), Numbers::Bool(y)) => Numbers::Bool(

@@ -12,11 +12,67 @@ pub use elementwise::cast;
 
 /// The ops that are known here.
 pub const FOLDED: [&str; 61] = [
-    "Abs", "Add", "And", "Cast", "Ceil", "Clip", "Concat", "Constant", "ConstantOfShape", "Cos", "CumSum", "Div", "Equal", "Exp", "Expand",
-    "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "IsNaN", "Less", "LessOrEqual", "Log",
-    "MatMul", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin",
-    "ReduceProd", "ReduceSum", "Reshape", "Round", "Shape", "Sigmoid", "Sin", "Size", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub",
-    "Tanh", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
+    "Abs",
+    "Add",
+    "And",
+    "Cast",
+    "Ceil",
+    "Clip",
+    "Concat",
+    "Constant",
+    "ConstantOfShape",
+    "Cos",
+    "CumSum",
+    "Div",
+    "Equal",
+    "Exp",
+    "Expand",
+    "Flatten",
+    "Floor",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "Greater",
+    "GreaterOrEqual",
+    "IsNaN",
+    "Less",
+    "LessOrEqual",
+    "Log",
+    "MatMul",
+    "Max",
+    "Min",
+    "Mod",
+    "Mul",
+    "Neg",
+    "Not",
+    "Or",
+    "Pow",
+    "Range",
+    "Reciprocal",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "Reshape",
+    "Round",
+    "Shape",
+    "Sigmoid",
+    "Sin",
+    "Size",
+    "Slice",
+    "Softmax",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Tanh",
+    "Tile",
+    "Transpose",
+    "Trilu",
+    "Unsqueeze",
+    "Where",
+    "Xor",
 ];
 
 /// A kind of numbers.
@@ -92,7 +148,9 @@ pub fn fold(call: &Call, inputs: &[Option<Rc<Known>>], budget: usize) -> Lowered
             let dims = f.dims(0)?;
             let n = f.check(&dims)?;
             let value = match call.attribute("value").and_then(|a| a.t.as_deref()) {
-                Some(tensor) => crate::store::Reader::new(None).read("value", tensor).and_then(|t| t.known()).map_err(|e| e.to_string())?.numbers,
+                Some(tensor) => {
+                    crate::store::Reader::new(None).read("value", tensor).and_then(|t| t.known()).map_err(|e| e.to_string())?.numbers
+                }
                 None => Numbers::Float(vec![0.0]),
             };
             if value.len() != 1 {
@@ -102,8 +160,8 @@ pub fn fold(call: &Call, inputs: &[Option<Rc<Known>>], budget: usize) -> Lowered
         }
         "Range" => range(&f).map(|known| vec![known]),
         "Split" => moving::split(&f),
-        "Concat" | "Expand" | "Flatten" | "Gather" | "GatherElements" | "GatherND" | "Reshape" | "Slice" | "Squeeze" | "Tile" | "Transpose"
-        | "Unsqueeze" => moving::moved(&f, op).map(|known| vec![known]),
+        "Concat" | "Expand" | "Flatten" | "Gather" | "GatherElements" | "GatherND" | "Reshape" | "Slice" | "Squeeze" | "Tile"
+        | "Transpose" | "Unsqueeze" => moving::moved(&f, op).map(|known| vec![known]),
         _ => elementwise::computed(&f, op).map(|known| vec![known]),
     }
 }
@@ -126,7 +184,9 @@ fn shape(f: &Folding, op: &str) -> Lowered<Known> {
 fn range(f: &Folding) -> Lowered<Known> {
     if let Numbers::Float(start) = &f.input(0)?.numbers {
         let (limit, step) = (f.input(1)?.single(), f.input(2)?.single());
-        let (&[start], Some(limit), Some(step)) = (start.as_slice(), limit, step) else { return Err("its bounds must be numbers".to_owned()) };
+        let (&[start], Some(limit), Some(step)) = (start.as_slice(), limit, step) else {
+            return Err("its bounds must be numbers".to_owned());
+        };
         let n = ((limit - start) / step).ceil().max(0.0);
         if n.is_nan() || n > f.budget as f64 {
             return Err("a constant that is too large for the size of the file".to_owned());

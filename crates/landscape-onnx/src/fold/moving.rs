@@ -35,7 +35,9 @@ pub fn moved(f: &Folding, op: &str) -> Lowered<Known> {
             let axis = if axis < 0 { axis + rank as i64 } else { axis };
             let axis = usize::try_from(axis).ok().filter(|&axis| axis <= rank).ok_or("`axis` out of range")?;
             let all = |dims: &[Dim]| dims.iter().try_fold(Int::of(1), |n, d| n.mul(d.int())).and_then(Dim::from_int);
-            let (Some(a), Some(b)) = (all(&x.dims[..axis]), all(&x.dims[axis..])) else { return Err("a batch inside of an axis".to_owned()) };
+            let (Some(a), Some(b)) = (all(&x.dims[..axis]), all(&x.dims[axis..])) else {
+                return Err("a batch inside of an axis".to_owned());
+            };
             Ok(Known { dims: vec![a, b], numbers: x.numbers.clone() })
         }
         "Reshape" => reshape(f),
@@ -173,9 +175,8 @@ fn taken(x: &Known, axis: usize, at: &[usize]) -> Known {
     let steps = strides(&kept);
     let mut shape = kept;
     shape[axis] = at.len();
-    let numbers = x.numbers.pick(places(&shape, |index| {
-        index.iter().enumerate().map(|(a, &i)| steps[a] * if a == axis { at[i] } else { i }).sum()
-    }));
+    let numbers =
+        x.numbers.pick(places(&shape, |index| index.iter().enumerate().map(|(a, &i)| steps[a] * if a == axis { at[i] } else { i }).sum()));
     let mut dims = x.dims.clone();
     dims[axis] = Dim::Fixed(at.len());
     Known { dims, numbers }
@@ -262,7 +263,9 @@ fn gather(f: &Folding) -> Lowered<Known> {
 fn gather_elements(f: &Folding) -> Lowered<Known> {
     let (x, at) = (f.input(0)?, f.input(1)?);
     let axis = axis_of(f.call.int("axis").unwrap_or(0), x.dims.len())?;
-    let (Dim::Fixed(n), true) = (x.dims[axis], x.dims.len() == at.dims.len()) else { return Err("it picks examples of the batch".to_owned()) };
+    let (Dim::Fixed(n), true) = (x.dims[axis], x.dims.len() == at.dims.len()) else {
+        return Err("it picks examples of the batch".to_owned());
+    };
     let list = f.ints(1)?.iter().map(|&int| place_of(int, n)).collect::<Lowered<Vec<_>>>()?;
     let (own, kept) = (x.kept(), at.kept());
     if (0..own.len()).any(|a| a != axis && kept[a] > own[a]) {

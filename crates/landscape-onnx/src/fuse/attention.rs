@@ -15,7 +15,8 @@ pub fn matmul(ir: &mut Ir, weights: Id, v: Id) -> Result<Option<Id>, String> {
     let Some(&[scores]) = under(ir, weights, |op| *op == Op::Softmax { dim: 2 }) else { return Ok(None) };
     let (scores, causal) = match under(ir, scores, |op| *op == Op::Add) {
         Some(&[a, b]) => {
-            let masked = [(a, b), (b, a)].into_iter().find_map(|(scores, mask)| Some((scores, mask_kind(ir, mask, [heads, q_len, kv_len])?)));
+            let masked =
+                [(a, b), (b, a)].into_iter().find_map(|(scores, mask)| Some((scores, mask_kind(ir, mask, [heads, q_len, kv_len])?)));
             let Some(found) = masked else { return Ok(None) };
             found
         }
@@ -55,9 +56,7 @@ fn mask_kind(ir: &Ir, mask: Id, shape: [usize; 3]) -> Option<bool> {
         return Some(false);
     }
     let [_, q_len, kv_len] = shape;
-    let is_causal = |rows: &[f64]| {
-        rows.iter().enumerate().all(|(at, &v)| if at % kv_len <= at / kv_len { v == 0.0 } else { v <= HIDDEN })
-    };
+    let is_causal = |rows: &[f64]| rows.iter().enumerate().all(|(at, &v)| if at % kv_len <= at / kv_len { v == 0.0 } else { v <= HIDDEN });
     let ends_so = own.ends_with(&[q_len, kv_len]) && q_len == kv_len;
     (ends_so && values.chunks(q_len * kv_len).all(is_causal)).then_some(true)
 }

@@ -221,7 +221,7 @@ impl Importer {
         Ok(self.known(value)?.and_then(|known| known.single()))
     }
 
-    fn same_shape(&mut self, a: &Value, b: &Value) -> Lowered<bool> {
+    fn same_shape(&self, a: &Value, b: &Value) -> Lowered<bool> {
         match (a, b) {
             (Value::Live(a), Value::Live(b)) => Ok(a.axes == b.axes),
             _ => Ok(false),

@@ -94,7 +94,12 @@ impl Importer {
         }
         let out_channels = n_out(&dims);
         let mut tensors = BTreeMap::from([(Role::Weight, weight)]);
-        if call.optional(2).is_some() {
+        // Exporters write zeros where there is no bias.
+        let is_zero = match call.optional(2) {
+            Some(Value::Known(known)) => known.numbers.to_f64().is_some_and(|values| values.iter().all(|&v| v == 0.0)),
+            other => other.is_none(),
+        };
+        if !is_zero {
             tensors.insert(Role::Bias, self.learned_vector(call, 2, out_channels, "the bias")?);
         }
         Ok((dims, tensors, out_channels))
@@ -123,7 +128,16 @@ impl Importer {
             Op::Conv1d { in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias }
         } else {
             let (kernel_size, stride) = (two(&window.kernel)?, two(&window.stride)?);
-            Op::Conv2d { in_channels, out_channels, kernel_size, stride, padding: two(&padding)?, dilation: two(&window.dilation)?, groups, bias }
+            Op::Conv2d {
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride,
+                padding: two(&padding)?,
+                dilation: two(&window.dilation)?,
+                groups,
+                bias,
+            }
         };
         let id = self.ir.push_with(op, &[x.id], tensors)?;
         Ok(self.of_batch(id))

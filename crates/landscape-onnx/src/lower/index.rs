@@ -1,13 +1,15 @@
 //! Parts of values, and values put together.
 
 use super::{Call, Importer, Lowered};
-use crate::number::{Int, Known, Numbers};
+use crate::number::{Dim, Int, Known, Numbers};
 use crate::value::{Axis, Live, Value, axis_of};
 use landscape_graph::{Op, Role};
 use std::collections::BTreeMap;
 
 /// More pieces than these are no selection that anyone means.
 const MAX_PIECES: usize = 256;
+/// What a node takes, in numbers: one op of a file must not make a great many of them for nothing.
+const NODE: usize = 32;
 
 impl Importer {
     pub fn gather(&mut self, call: &Call) -> Lowered<Live> {
@@ -15,7 +17,6 @@ impl Importer {
         let axis = call.int("axis").unwrap_or(0);
         let table = match data {
             Value::Stored(idx) => Some(&self.store[*idx]).filter(|stored| stored.dims.len() == 2 && stored.dtype.is_float() && axis == 0),
-            Value::Live(_) => None,
             _ => None,
         };
         let rows = table.map(|table| (table.dims[0], table.dims[1]));
@@ -39,6 +40,9 @@ impl Importer {
             (_, Some(known)) => {
                 let x = self.live(data)?;
                 let axis = axis_of(axis, x.axes.len())?;
+                if let (&[Axis::Mixed { before: 1, after }], Some(&Dim::Batch)) = (x.axes.as_slice(), known.dims.first()) {
+                    return self.picked_of_each(&x, after, &known);
+                }
                 let Axis::Local(n) = x.axes[axis] else { return Err("it picks examples of the batch".to_owned()) };
                 self.picked(&x, axis, &from_front(&known, n)?)
             }
@@ -64,6 +68,7 @@ impl Importer {
         if pieces.len() > MAX_PIECES {
             return Err(format!("more than {MAX_PIECES} places that are no neighbours"));
         }
+        self.spend(NODE * pieces.len())?;
         let parts = pieces.into_iter().map(|(start, end)| self.ir.push(Op::Slice { dim, start, end, step: 1 }, &[x.id]));
         let parts = parts.collect::<Lowered<Vec<_>>>()?;
         let id = self.ir.push(Op::Concat { dim }, &parts)?;
@@ -74,6 +79,19 @@ impl Importer {
             axes[axis] = Axis::Local(list.len());
         }
         self.reaxed(id, axes)
+    }
+
+    /// Of one axis of all numbers of all examples, those at b · after + place for every example b: exporters write strided views so.
+    fn picked_of_each(&mut self, x: &Live, after: usize, places: &Known) -> Lowered<Live> {
+        let own = |int: &Int| {
+            let in_example = Int { place: int.place - after as i64, ..*int };
+            in_example.known().filter(|place| (0..after as i64).contains(place)).map(Int::of)
+        };
+        let list = places.as_ints().and_then(|ints| ints.iter().map(own).collect::<Option<Vec<_>>>());
+        let list = list.ok_or("it picks numbers of one example for another")?;
+        let flat = Live { id: x.id, axes: vec![Axis::Batch, Axis::Local(after)] };
+        let picked = self.picked(&flat, 1, &Known::ints(list))?;
+        self.reaxed(picked.id, places.dims.iter().map(|&dim| Axis::of_dim(dim)).collect())
     }
 
     pub fn slice(&mut self, call: &Call) -> Lowered<Live> {
@@ -94,7 +112,8 @@ impl Importer {
         for at in 0..starts.len() {
             let axis = axis_of(axes[at], x.axes.len())?;
             let Axis::Local(n) = x.axes[axis] else {
-                let to_end = ends[at] == x.axes[axis].int() || ends[at].known().is_some_and(|end| end >= i64::from(i32::MAX) || Some(end as usize) == self.batch);
+                let to_end = ends[at] == x.axes[axis].int()
+                    || ends[at].known().is_some_and(|end| end >= i64::from(i32::MAX) || Some(end as usize) == self.batch);
                 if starts[at] == Int::of(0) && to_end && steps[at] == 1 {
                     continue;
                 }
@@ -138,6 +157,7 @@ impl Importer {
         if sizes.len() > MAX_PIECES {
             return Err(format!("more than {MAX_PIECES} parts"));
         }
+        self.spend(NODE * sizes.len())?;
         let (mut start, mut parts) = (0usize, Vec::new());
         for size in sizes {
             let end = usize::try_from(size).ok().and_then(|size| start.checked_add(size)).filter(|&end| end <= n && end > start);

@@ -64,7 +64,9 @@ impl Importer {
     fn matrix(&mut self, value: &Value, name: &str) -> Lowered<Option<(usize, WeightOrder)>> {
         let found = match value {
             Value::Stored(idx) if self.store[*idx].dtype.is_float() => Some((*idx, WeightOrder::InOut)),
-            Value::Known(known) if known.dims.len() == 2 => self.learned(value, name, "the weight").ok().map(|idx| (idx, WeightOrder::InOut)),
+            Value::Known(known) if known.dims.len() == 2 => {
+                self.learned(value, name, "the weight").ok().map(|idx| (idx, WeightOrder::InOut))
+            }
             Value::Live(live) if live.batch().is_none() && live.axes.len() == 2 => match self.ir.op(live.id) {
                 Some(Op::Parameter { .. }) => Some((self.ir.nodes[live.id].tensors[&Role::Parameter], WeightOrder::InOut)),
                 Some(Op::Permute { dims }) if *dims == [1, 0] => {

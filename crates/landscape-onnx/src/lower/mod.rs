@@ -82,6 +82,10 @@ impl<'a> Call<'a> {
     }
 }
 
+fn is_vector(dims: &[usize]) -> bool {
+    dims.iter().filter(|&&d| d > 1).count() < 2
+}
+
 /// The number that someone wrote who got this one in single precision: 1e-5 for 9.99999974737875e-6.
 fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
@@ -89,16 +93,7 @@ fn decimal(value: f32) -> f64 {
 
 impl Importer {
     pub fn new(store: Vec<Stored>, opset: i64, batch: Option<usize>, says_kinds: bool, budget: usize) -> Self {
-        Importer {
-            ir: Ir::default(),
-            store,
-            opset,
-            batch,
-            says_kinds,
-            budget,
-            stored_nodes: BTreeMap::new(),
-            known_nodes: Vec::new(),
-        }
+        Importer { ir: Ir::default(), store, opset, batch, says_kinds, budget, stored_nodes: BTreeMap::new(), known_nodes: Vec::new() }
     }
 
     /// What an op yields, output by output.
@@ -176,7 +171,9 @@ impl Importer {
             }
             // A softmax that has no row without places is never NaN.
             "IsNaN" => Ok(vec![Value::known(Known::scalar(crate::number::Numbers::Bool(vec![false])))]),
-            "If" | "Loop" | "Scan" | "SequenceMap" => Err("control flow: what a network computes must not depend on its numbers".to_owned()),
+            "If" | "Loop" | "Scan" | "SequenceMap" => {
+                Err("control flow: what a network computes must not depend on its numbers".to_owned())
+            }
             "LogSoftmax" => Err("the losses here take logits: export the network without its last log-softmax".to_owned()),
             _ => self.activation(op, call).map(one),
         }
@@ -191,7 +188,7 @@ impl Importer {
         match (op, value) {
             // Exporters keep one of several tensors that happen to be equal. Matrices are so only if they are shared; vectors, such as
             // the factors of new norms, are parameters each.
-            ("Identity", &Value::Stored(idx)) if self.store[idx].learned && self.store[idx].dims.len() < 2 && !self.says_kinds => {
+            ("Identity", &Value::Stored(idx)) if self.store[idx].learned && !self.says_kinds && is_vector(&self.store[idx].dims) => {
                 let name = call.node.output.first().cloned().unwrap_or_default();
                 self.store.push(Stored { name, ..self.store[idx].clone() });
                 Ok(Some(Value::Stored(self.store.len() - 1)))

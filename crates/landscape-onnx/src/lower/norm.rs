@@ -12,7 +12,12 @@ impl Importer {
         let x = self.batch_first(call.input(0)?)?;
         let num_features = *self.ir.shape(x.id).first().ok_or("it has no channels")?;
         let mut tensors = BTreeMap::new();
-        let roles = [(1, Role::Weight, "the scale"), (2, Role::Bias, "the bias"), (3, Role::RunningMean, "the mean"), (4, Role::RunningVar, "the variance")];
+        let roles = [
+            (1, Role::Weight, "the scale"),
+            (2, Role::Bias, "the bias"),
+            (3, Role::RunningMean, "the mean"),
+            (4, Role::RunningVar, "the variance"),
+        ];
         for (idx, role, what) in roles {
             tensors.insert(role, self.learned_vector(call, idx, num_features, what)?);
         }

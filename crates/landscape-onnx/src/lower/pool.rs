@@ -104,7 +104,9 @@ impl Importer {
         } else {
             let scales = self.constant(scales.ok_or("it has neither scales nor sizes")?, "the scales")?;
             match scales.numbers.to_f64().as_deref() {
-                Some(&[1.0, 1.0, by_h, by_w]) if by_h > 0.0 && by_w > 0.0 => [(h as f64 * by_h).floor() as usize, (w as f64 * by_w).floor() as usize],
+                Some(&[1.0, 1.0, by_h, by_w]) if by_h > 0.0 && by_w > 0.0 => {
+                    [(h as f64 * by_h).floor() as usize, (w as f64 * by_w).floor() as usize]
+                }
                 _ => return Err("the scales must be 1, 1 and two positive numbers".to_owned()),
             }
         };
@@ -116,7 +118,9 @@ impl Importer {
             ("nearest", "asymmetric") if nearest_mode == "floor" || is_whole && upsample => Upsampling::Nearest,
             // For whole factors these fall on the same pixels.
             ("nearest", "half_pixel" | "pytorch_half_pixel") if is_whole && nearest_mode.starts_with("round_prefer") => Upsampling::Nearest,
-            ("linear", "half_pixel" | "pytorch_half_pixel") if size.iter().all(|&n| n > 1) || transformation == "half_pixel" => Upsampling::Bilinear,
+            ("linear", "half_pixel" | "pytorch_half_pixel") if size.iter().all(|&n| n > 1) || transformation == "half_pixel" => {
+                Upsampling::Bilinear
+            }
             ("linear", "align_corners") => Upsampling::BilinearAlignCorners,
             (mode, at) => return Err(format!("`mode` `{mode}` with `{at}` and `nearest_mode` `{nearest_mode}`")),
         };

@@ -67,7 +67,8 @@ impl Importer {
         let x = self.live(call.input(0)?)?;
         let rank = x.axes.len() as i64;
         let axis = call.int("axis").unwrap_or(1);
-        let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok().filter(|&a| a <= x.axes.len()).ok_or("`axis` out of range")?;
+        let axis =
+            usize::try_from(if axis < 0 { axis + rank } else { axis }).ok().filter(|&a| a <= x.axes.len()).ok_or("`axis` out of range")?;
         if axis == 1 && x.axes[0] == Axis::Batch && x.axes.len() > 2 {
             let id = self.ir.push(Op::Flatten, &[x.id])?;
             return Ok(self.of_batch(id));
@@ -117,7 +118,9 @@ impl Importer {
                 let (i, split) = found(before, total, n, &lengths).ok_or("the batch ends in the middle of an axis")?;
                 (i, split, lengths)
             }
-            (&[], None, None) => return Err("the new shape fixes the size of the batch: export the network with a batch of any size".to_owned()),
+            (&[], None, None) => {
+                return Err("the new shape fixes the size of the batch: export the network with a batch of any size".to_owned());
+            }
             _ => return Err("the batch comes twice".to_owned()),
         };
         let axes = fixed_lengths.iter().enumerate().map(|(i, &n)| match (i == place, split) {
