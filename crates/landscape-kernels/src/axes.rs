@@ -51,8 +51,8 @@ impl<'a, const K: usize> Walk<'a, K> {
         for (index, axis) in indices.iter_mut().zip(axes).rev() {
             *index = rest % axis.size;
             rest /= axis.size;
-            for k in 0..K {
-                at[k] += *index * axis.strides[k];
+            for (at, stride) in at.iter_mut().zip(axis.strides) {
+                *at += *index * stride;
             }
         }
         Walk { axes, indices, at }

@@ -180,7 +180,7 @@ fn moves_and_losses(s: &[usize], slices: &mut Slices) {
 
 fn repeated_and_taken(s: &[usize], slices: &mut Slices) {
     // Axes that fit more often than any would.
-    let side = |from: usize| (0..3).map(|axis| if s[from + axis] % 2 == 0 { s[axis] } else { s[3 + axis] }).collect();
+    let side = |from: usize| (0..3).map(|axis| if s[from + axis].is_multiple_of(2) { s[axis] } else { s[3 + axis] }).collect();
     let b = BroadcastShape { dims: s[..3].to_vec(), a: side(6), b: side(9) };
     call(slices, |i, y| broadcast::add(&b, (&i.read()).into(), (&i.read()).into(), y));
     call(slices, |i, y| broadcast::multiply(&b, (&i.read()).into(), (&i.read()).into(), y));
@@ -199,7 +199,7 @@ fn repeated_and_taken(s: &[usize], slices: &mut Slices) {
     let e = EmbeddingShape { n_tokens: s[0], num_embeddings: s[1], embedding_dim: s[2] };
     call(slices, |i, y| embedding::forward(&e, (&vec![0.0; i.len()]).into(), (&i.read()).into(), y));
     call(slices, |i, dw| embedding::backward_weight(&e, (&vec![0.0; i.len()]).into(), (&i.read()).into(), dw, ADD));
-    for method in [Upsampling::Nearest, Upsampling::Bilinear { align_corners: s[6] % 2 == 0 }] {
+    for method in [Upsampling::Nearest, Upsampling::Bilinear { align_corners: s[6].is_multiple_of(2) }] {
         let u = UpsampleShape { n: s[0], channels: s[1], in_size: [s[2], s[3]], out_size: [s[4], s[5]], method };
         call(slices, |i, y| upsample::forward(&u, (&i.read()).into(), y));
         call(slices, |i, dx| upsample::backward(&u, (&i.read()).into(), dx, ADD));
