@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the goldens beside it: `python tests/golden/make_goldens.py [NAME...]`, with torch and numpy installed."""
+"""Writes the goldens beside it: `python tests/golden/make_goldens.py [NAME...]`, with torch and numpy installed,
+for the zoo also torchvision and transformers."""
 
 import json
 import pathlib
@@ -10,6 +11,7 @@ import torch
 import networks
 import ops
 import refresh
+import zoo
 from formula import rounded
 
 DIGITS = 12  # the tests ask for nine
@@ -38,6 +40,8 @@ def main(only):
     if not only or "refresh" in only:
         write("refresh", refresh.golden(), DIGITS)
     for name, golden in networks.goldens(only or None):
+        write(name, golden, DIGITS)
+    for name, golden in zoo.goldens(only or None):
         write(name, golden, DIGITS)
 
 

@@ -65,7 +65,7 @@ pub fn train(common: &Common, device: &Device, job: &Job, out: &Path, started: I
     let mut objective = NetworkObjective::<f32>::in_precision(graph.clone(), device, job.data.loss(), common.precision)?;
     let (weights, buffers) = match &from {
         Some(endpoint) => (endpoint.row.point().into_owned(), endpoint.buffers.clone()),
-        None => (init::initialise(&graph, init::Init::PyTorch, seed.child("init"), device)?, Buffers::of_graph(&graph)?),
+        None => (init::initialise(&graph, init::Init::usual(&graph), seed.child("init"), device)?, Buffers::of_graph(&graph)?),
     };
     objective.set_buffers(&buffers)?;
     let mut points = ControlPoints::single(weights).on_device(device)?;
