@@ -22,6 +22,7 @@ NETWORKS = [(name, IMAGE, 1000) for name in (
     "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny", "vit_b_16",
 )]
 NETWORKS += [(name, CIFAR, 10) for name in (
+    "cnn", "convfc",
     "vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn", "resnet20", "resnet32", "resnet56",
     "preresnet20", "preresnet110", "preresnet164", "wrn28:k=10", "wrn28:k=1", "vit_tiny",
     "vgg16:width=0.5,norm=layer", "vgg16:norm=group", "resnet20:width=2", "resnet20:width=4,norm=layer", "resnet20:norm=group,groups=4",

@@ -18,6 +18,8 @@ MOMENTUM = 0.9
 IMAGES = {
     "vgg13": ("vgg13:width=0.125", 32), "vgg19_bn": ("vgg19_bn:width=0.125", 32), "vgg11_layer": ("vgg11:width=0.125,norm=layer", 32),
     "vgg16_group": ("vgg16:width=0.125,norm=group", 32),
+    "vgg11": ("vgg11:width=0.125", 32), "vgg16": ("vgg16:width=0.125", 32), "vgg19": ("vgg19:width=0.125", 32),
+    "vgg13_bn": ("vgg13_bn:width=0.125", 32), "vgg16_bn": ("vgg16_bn:width=0.125", 32), "cnn": ("cnn", 8), "convfc": ("convfc", 15),
     "resnet20_layer": ("resnet20:width=0.5,norm=layer", 16), "resnet20_group": ("resnet20:width=0.5,norm=group,groups=4", 16),
     "resnet32_wide": ("resnet32:width=1.3", 16), "resnet56": ("resnet56:width=0.25", 16),
     "preresnet20": ("preresnet20:width=0.5", 16), "preresnet110": ("preresnet110:width=0.25", 16), "preresnet164": ("preresnet164:width=0.25", 16),
@@ -37,13 +39,61 @@ NETWORKS = {name: {"spec": spec, "input_shape": [3, size, size], "n_outputs": 10
 NETWORKS |= {name: {"spec": spec, "input_shape": [12], "n_outputs": 23} for name, spec in TOKENS.items()}
 for cfg in NETWORKS.values():
     cfg |= {"batch": 4, "wd": 1e-2}
+for name in ("resnet50", "resnet101", "resnet152"):
+    NETWORKS[name]["batch"] = 16  # statistics of few pixels at this depth amplify rounding
+
+
+class ExactHardsigmoid(torch.nn.Module):
+    """PyTorch's own has 1/6 in single precision in its backward pass, in f64 too."""
+
+    def forward(self, x):
+        return F.relu6(x + 3.0) / 6.0
+
+
+class ExactRmsNorm(torch.nn.Module):
+    """transformers' own goes through single precision."""
+
+    def __init__(self, weight, eps):
+        super().__init__()
+        self.weight, self.eps = weight, eps
+
+    def forward(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))
+
+
+class ExactRotary(torch.nn.Module):
+    """transformers' own goes through single precision."""
+
+    def __init__(self, base, head_dim):
+        super().__init__()
+        self.base, self.head_dim = base, head_dim
+
+    def forward(self, x, position_ids):
+        turns = self.base ** (-torch.arange(0, self.head_dim, 2, dtype=torch.float64) / self.head_dim)
+        angles = position_ids[..., None].double() * turns
+        angles = torch.cat([angles, angles], dim=-1)
+        return angles.cos(), angles.sin()
+
+
+def exact(net):
+    """The same network where every step is computed in f64."""
+    for parent in list(net.modules()):
+        for name, child in list(parent.named_children()):
+            kind = type(child).__name__
+            if kind == "Hardsigmoid":
+                setattr(parent, name, ExactHardsigmoid())
+            elif kind == "LlamaRMSNorm":
+                setattr(parent, name, ExactRmsNorm(child.weight, child.variance_epsilon))
+            elif kind == "LlamaRotaryEmbedding":
+                setattr(parent, name, ExactRotary(10000.0, net.config.hidden_size // net.config.num_attention_heads))
+    return net
 
 
 def module(cfg):
     net = make(cfg["spec"], cfg["input_shape"], cfg["n_outputs"])
     if hasattr(net, "tie_weights"):
         net.tie_weights()
-    return net.double().train()
+    return exact(net).double().train()
 
 
 def load(net, noise=0.0):
@@ -100,15 +150,15 @@ def movement(make_values, cfg):
 
 
 def golden(cfg):
-    exact, moves = gradient(cfg), {"gradient": movement(gradient, cfg)}
+    found, moves = gradient(cfg), {"gradient": movement(gradient, cfg)}
     # The largest steps that do not blow rounding up: deep networks at weights of this size are touchy.
     for cfg["lr"] in (1e-2, 1e-4, 1e-6):
         moves["train"] = movement(train, cfg)
         if moves["train"] < 1e-10:
             break
     trained = train(cfg)
-    result = {"whole": summary(torch.cat([v.reshape(-1) for n, v in exact.items() if n not in ("loss", "logits")]))[0]}
-    for part, values in (("gradient", exact), ("train", trained)):
+    result = {"whole": summary(torch.cat([v.reshape(-1) for n, v in found.items() if n not in ("loss", "logits")]))[0]}
+    for part, values in (("gradient", found), ("train", trained)):
         text = "".join(f"{n}\n" for n in sorted(values))
         result[part] = {"names": f"{fnv1a(text):016x}", "projections": [summary(values[n])[1] for n in sorted(values)]}
     return result | {"movement_under_1e-13": {n: float(f"{v:.1e}") for n, v in moves.items()}}

@@ -64,6 +64,40 @@ def vgg(name, opts, input_shape, n_classes):
     return Vgg(name[3:5], float(opts.get("width", 1)), norm, c, (h // 32) * (w // 32), n_classes)
 
 
+class Cnn(nn.Module):
+    """The zoo's small network for digits."""
+
+    def __init__(self, c, n_classes):
+        super().__init__()
+        for i, c_out in enumerate([16, 32, 64], 1):
+            setattr(self, f"conv{i}", nn.Conv2d(c, c_out, 3, padding=1, bias=False))
+            setattr(self, f"bn{i}", nn.BatchNorm2d(c_out))
+            c = c_out
+        self.fc = nn.Linear(c, n_classes)
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.max_pool2d(F.relu(self.bn2(self.conv2(x))), 2)
+        return self.fc(F.relu(self.bn3(self.conv3(x))).mean(dim=(2, 3)))
+
+
+class ConvFc(nn.Module):
+    """The reference's ConvFC."""
+
+    def __init__(self, input_shape, n_classes):
+        super().__init__()
+        layers, (c, *size) = [], input_shape
+        for c_out in (32, 64, 128):
+            layers += [nn.Conv2d(c, c_out, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
+            c, size = c_out, [(s - 3) // 2 + 1 for s in size]
+        self.conv_part = nn.Sequential(*layers)
+        features = c * size[0] * size[1]
+        self.fc_part = nn.Sequential(nn.Linear(features, 1000), nn.ReLU(), nn.Linear(1000, 1000), nn.ReLU(), nn.Linear(1000, n_classes))
+
+    def forward(self, x):
+        return self.fc_part(torch.flatten(self.conv_part(x), 1))
+
+
 class BasicBlock(nn.Module):
     def __init__(self, c_in, c_out, stride, norm, shortcut):
         super().__init__()
@@ -299,6 +333,8 @@ def transformers_model(name, opts, n_tokens, vocabulary):
 
 def make(spec, input_shape, n_outputs):
     name, opts = options(spec)
+    if name in ("cnn", "convfc"):
+        return Cnn(input_shape[0], n_outputs) if name == "cnn" else ConvFc(input_shape, n_outputs)
     if name.startswith("vgg"):
         return vgg(name, opts, input_shape, n_outputs)
     if name in ("resnet20", "resnet32", "resnet56") or name.startswith("preresnet"):

@@ -2,7 +2,9 @@
 //! tensor's projection to 1e-9 of its norm. Weights and inputs come from a formula (`tests/golden/zoo.py`); dropout is off on both sides.
 
 use anyhow::{Context, Result, ensure};
-use landscape_core::{Batches, Coefficients, ControlPoints, Examples, Flat, Norm, Objective, ParamLayout, Pass, Seed, Stateful, Targets, Tell};
+use landscape_core::{
+    Batches, Coefficients, ControlPoints, Examples, Flat, Norm, Objective, ParamLayout, Pass, Seed, Stateful, Targets, Tell,
+};
 use landscape_graph::{Dtype, Graph, Op};
 use landscape_kernels::{Accumulate, Device};
 use landscape_network::{Loss, NetworkObjective};
@@ -161,7 +163,7 @@ macro_rules! networks {
     };
 }
 networks! {
-    vgg13, vgg19_bn, vgg11_layer, vgg16_group, resnet20_layer, resnet20_group, resnet32_wide, resnet56, preresnet20, preresnet110, preresnet164,
+    cnn, convfc, vgg11, vgg13, vgg16, vgg19, vgg13_bn, vgg16_bn, vgg19_bn, vgg11_layer, vgg16_group, resnet20_layer, resnet20_group, resnet32_wide, resnet56, preresnet20, preresnet110, preresnet164,
     wrn28, resnet18, resnet34, resnet50, resnet101, resnet152, densenet121, mobilenet_v2, mobilenet_v3_small, mobilenet_v3_large, efficientnet_b0,
     convnext_tiny, vit_b_16, vit_tiny, gpt, gpt_bias, gpt2, bert, llama,
 }

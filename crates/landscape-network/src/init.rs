@@ -51,7 +51,9 @@ impl Init {
             Op::Conv2d { in_channels, out_channels, kernel_size: [h, w], groups, .. } => {
                 (in_channels / groups * h * w, h * w * out_channels)
             }
-            Op::Conv1d { in_channels, out_channels, kernel_size, groups, .. } => (in_channels / groups * kernel_size, kernel_size * out_channels),
+            Op::Conv1d { in_channels, out_channels, kernel_size, groups, .. } => {
+                (in_channels / groups * kernel_size, kernel_size * out_channels)
+            }
             // PyTorch takes the second axis of the weight, which is that of the results, for what comes in.
             Op::ConvTranspose2d { in_channels, out_channels, kernel_size: [h, w], groups, .. } => {
                 (out_channels / groups * h * w, h * w * in_channels)
@@ -71,7 +73,9 @@ impl Init {
         let (fan_in, fan_out) = (fan_in as f64, fan_out as f64);
         let default = Fill::Uniform { bound: 1.0 / fan_in.sqrt() };
         match (self, op, role) {
-            (Init::Gpt2, _, Role::Weight) if ends_a_branch(name) => Fill::Normal { sd: GPT2_DEVIATION / (2.0 * n_attentions.max(1) as f64).sqrt() },
+            (Init::Gpt2, _, Role::Weight) if ends_a_branch(name) => {
+                Fill::Normal { sd: GPT2_DEVIATION / (2.0 * n_attentions.max(1) as f64).sqrt() }
+            }
             (Init::Gpt2, _, Role::Weight) => Fill::Normal { sd: GPT2_DEVIATION },
             (Init::PyTorch, ..) if last == "in_proj_weight" => Fill::Uniform { bound: (6.0 / (fan_in + fan_out)).sqrt() },
             (Init::PyTorch, ..) if last == "in_proj_bias" || name.ends_with("self_attention.out_proj.bias") => Fill::Constant(0.0),
