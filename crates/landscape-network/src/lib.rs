@@ -59,6 +59,9 @@ mod executor;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod naive;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod naive_tensors;
 
 pub mod tap;
 pub mod init;
