@@ -118,7 +118,7 @@ fn near(a: f64, b: f64) -> bool {
 }
 
 /// The input of a node, if it is this op.
-fn under<'a>(ir: &'a Ir, id: Id, is: impl Fn(&Op) -> bool) -> Option<&'a [Id]> {
+fn under(ir: &Ir, id: Id, is: impl Fn(&Op) -> bool) -> Option<&[Id]> {
     ir.op(id).filter(|op| is(op)).map(|_| ir.inputs(id))
 }
 

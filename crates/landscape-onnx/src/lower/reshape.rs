@@ -226,8 +226,8 @@ impl Importer {
         if repeats.len() != x.axes.len() {
             return Err(format!("{} repeats for {} axes", repeats.len(), x.axes.len()));
         }
-        for axis in 0..repeats.len() {
-            if let (Axis::Local(n), Some(times)) = (x.axes[axis], repeats[axis].known())
+        for (axis, repeat) in repeats.iter().enumerate() {
+            if let (Axis::Local(n), Some(times)) = (x.axes[axis], repeat.known())
                 && n > 1
                 && times != 1
             {
