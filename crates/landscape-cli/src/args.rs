@@ -106,6 +106,8 @@ pub enum Command {
     Import(ImportArgs),
     /// The whole job on embedded data: two networks, the line, the curve, the report
     Demo(DemoArgs),
+    /// Print the Python script that writes a PyTorch module as a graph and weights (it needs nothing but torch)
+    ExportScript,
     /// Print a completion script for a shell
     Completions {
         /// The shell

@@ -58,7 +58,7 @@ fn computes(command: &Command) -> bool {
         | Command::Plane(_)
         | Command::Compare(_)
         | Command::Demo(_) => true,
-        Command::Report(_) | Command::Inspect(_) | Command::Import(_) | Command::Completions { .. } => false,
+        Command::Report(_) | Command::Inspect(_) | Command::Import(_) | Command::ExportScript | Command::Completions { .. } => false,
     }
 }
 
@@ -75,6 +75,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<()> {
         Command::Inspect(args) => inspect::run(common, args),
         Command::Import(args) => import::run(common, args),
         Command::Demo(args) => demo::run(common, args),
+        Command::ExportScript => crate::output::script(include_bytes!("../export_graph.py")),
         Command::Completions { shell } => {
             // Into memory first: the generator panics where its output is closed.
             let mut script = Vec::new();
