@@ -1,4 +1,4 @@
-//! Goldens made with PyTorch (`tests/golden/make_goldens.py`): reading them, the formula that fills weights and inputs on both
+//! Goldens made with PyTorch (`tests/golden/make_goldens.py`, `make_exports.py`): reading them, the formula that fills weights and inputs on both
 //! sides, and the summary (norm and three projections) by which a large tensor is compared.
 
 use anyhow::{Context, Result, bail, ensure};
@@ -96,7 +96,9 @@ impl Golden {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{name}.json"));
         let text = std::fs::read_to_string(&path).with_context(|| format!("golden `{name}`: run tests/golden/make_goldens.py"))?;
         let golden = Golden { place: name.to_owned(), value: serde_json::from_str(&text)? };
-        ensure!(golden.at("header")?.at("script")?.text()? == "tests/golden/make_goldens.py", "`{name}` has another origin");
+        let script = golden.at("header")?.at("script")?;
+        let known = ["tests/golden/make_goldens.py", "tests/golden/make_exports.py"];
+        ensure!(known.contains(&script.text()?), "`{name}` has another origin");
         Ok(golden)
     }
 
@@ -121,6 +123,20 @@ impl Golden {
     pub fn entries(&self) -> Result<Vec<(String, Golden)>> {
         let object = self.value.as_object().with_context(|| format!("`{}` is no object", self.place))?;
         object.keys().map(|key| Ok((key.clone(), self.at(key)?))).collect()
+    }
+
+    /// The parts of a list.
+    ///
+    /// # Errors
+    /// If this is none.
+    pub fn items(&self) -> Result<Vec<Golden>> {
+        let list = self.value.as_array().with_context(|| format!("`{}` is no list", self.place))?;
+        Ok(list.iter().enumerate().map(|(idx, value)| Golden { place: format!("{}/{idx}", self.place), value: value.clone() }).collect())
+    }
+
+    /// The part as JSON.
+    pub fn json(&self) -> String {
+        self.value.to_string()
     }
 
     /// A text.

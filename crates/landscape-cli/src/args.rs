@@ -189,7 +189,7 @@ pub enum LossName {
 #[derive(Debug, Args, Clone)]
 pub struct ModelArgs {
     /// Architecture of checkpoints that do not say it: `mlp:784-512-10`, `cnn`, `convfc`, `vgg11`, `vgg11_bn`, `vgg16`,
-    /// `vgg16_bn`, `resnet20`, `resnet32`, `resnet56`
+    /// `vgg16_bn`, `resnet20`, `resnet32`, `resnet56`, or a graph's file `FILE.json`
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
 }
@@ -297,7 +297,7 @@ impl AtOnceArgs {
 #[derive(Debug, Args, Clone)]
 pub struct TrainArgs {
     /// Architecture: `mlp`, `mlp:784-512-10`, `cnn`, `convfc`, `vgg11`, `vgg11_bn`, `vgg16`, `vgg16_bn`, `resnet20`, `resnet32`,
-    /// `resnet56` [default: `mlp`, or that of `--init-from`]
+    /// `resnet56`, or a graph's file `FILE.json` [default: `mlp`, or that of `--init-from`]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     #[command(flatten)]

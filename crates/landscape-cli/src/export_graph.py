@@ -365,10 +365,13 @@ class Exporter:
             if not torch.equal(x.a, x.b):
                 raise Refused("a constant depends on the batch size; leave the batch size out of the computation")
             return Value(self.constant(x.a), x.shapes)
-        rows = x.a.narrow(axis, 0, 1)
-        if not (x.a == rows).all() or not (x.b == rows).all():
+        right = x.shapes[0][axis] // BATCHES[0]
+        rows = [t.unflatten(axis, (-1, right)) for t in (x.a, x.b)]
+        one = rows[0].narrow(axis, 0, 1)
+        if not all((t == one).all() for t in rows):
             raise Refused("a constant differs between the examples of a batch; give it to the module as an input")
-        return Value(self.constant(rows.squeeze(axis)), x.shapes, axis)
+        one = one.squeeze(axis) if right > 1 else one.squeeze(axis).squeeze(axis)
+        return Value(self.constant(one), x.shapes, axis, 1, right)
 
     def dim(self, v, dim):
         """The axis of an example that is PyTorch's axis `dim`."""
@@ -591,7 +594,7 @@ class Exporter:
         """An op without a counterpart, as those that PyTorch makes it of."""
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        no_counterpart = Refused("no op of a graph does this; write it with ops that have a counterpart (see docs/FORMATS.md)")
+        no_counterpart = Refused("no op of a graph does this; write it with others (`export_graph.HANDLERS` lists those that have a counterpart)")
         graphs, operands = [], None
         for n in (node, twin):
             flat, spec = pytree.tree_flatten((n.args, n.kwargs))
@@ -1592,7 +1595,7 @@ def index(self, x, indices=None, dim=None, index=None):
     indices = [None] * (dim % len(x.shapes[0])) + [index] if indices is None else indices
     at = [i for i, t in enumerate(indices) if t is not None]
     if len(at) != 1 or not isinstance(indices[at[0]], Const):
-        raise Refused("picks places by several tensors or by data; use slices, or `nn.Embedding` with an input of whole numbers")
+        raise Refused("picks places by several tensors or by data; use slices, or `nn.Embedding` with an input of whole numbers (a mask of padding cannot be an input)")
     at, places = at[0], indices[at[0]]
     if not torch.equal(places.a, places.b):
         raise Refused("picks places that depend on the batch size; use fixed ones")

@@ -342,9 +342,13 @@ pub fn open_checkpoint(path: &Path, keep: Keep) -> anyhow::Result<Checkpoint> {
     }
 }
 
-/// The network that `--model` names, for these data.
+/// The network that `--model` names: one of the zoo for these data, or that of a graph's JSON file.
 pub fn build(spec: &str, data: &Data) -> anyhow::Result<Graph> {
-    Ok(landscape_zoo::models::build(spec, &data.dataset.input_shape, data.dataset.n_outputs())?)
+    if !spec.ends_with(".json") {
+        return Ok(landscape_zoo::models::build(spec, &data.dataset.input_shape, data.dataset.n_outputs())?);
+    }
+    let text = std::fs::read_to_string(spec).with_context(|| format!("`--model {spec}`"))?;
+    Graph::from_json(&text).with_context(|| format!("`--model {spec}`"))
 }
 
 /// Reads a checkpoint and finds its network: the one it describes, or `--model`'s, with names matched.
