@@ -188,8 +188,9 @@ pub enum LossName {
 /// What a file without our metadata holds.
 #[derive(Debug, Args, Clone)]
 pub struct ModelArgs {
-    /// Architecture of checkpoints that do not say it: `mlp:784-512-10`, `cnn`, `convfc`, `vgg11`, `vgg11_bn`, `vgg16`,
-    /// `vgg16_bn`, `resnet20`, `resnet32`, `resnet56`, or a graph's file `FILE.json`
+    /// Architecture of checkpoints that do not say it, with options: `mlp:784-512-10`, `resnet20:width=2,norm=layer`, `vgg16_bn`,
+    /// `resnet50`, `vit_b_16`, `gpt:layers=4,width=128`; an unknown one is answered with the list of all. Or a graph's
+    /// file `FILE.json`
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
 }
@@ -296,8 +297,8 @@ impl AtOnceArgs {
 
 #[derive(Debug, Args, Clone)]
 pub struct TrainArgs {
-    /// Architecture: `mlp`, `mlp:784-512-10`, `cnn`, `convfc`, `vgg11`, `vgg11_bn`, `vgg16`, `vgg16_bn`, `resnet20`, `resnet32`,
-    /// `resnet56`, or a graph's file `FILE.json` [default: `mlp`, or that of `--init-from`]
+    /// Architecture, with options: `mlp`, `mlp:784-512-10`, `cnn`, `resnet20:width=2,norm=layer`, `vgg16_bn`, `resnet50`, `vit_tiny`,
+    /// `gpt:layers=4,width=128`; an unknown one is answered with the list of all. Or a graph's file `FILE.json` [default: `mlp`, or that of `--init-from`]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     #[command(flatten)]

@@ -34,7 +34,7 @@ pub(super) fn split_qkv(b: &mut GraphBuilder, path: &str, x: NodeId, n_heads: us
 
 /// Refuses a width that does not fall into that many heads.
 pub(super) fn check_heads(model: &Request, width: usize, n_heads: usize) -> Result<()> {
-    if width % n_heads == 0 {
+    if width.is_multiple_of(n_heads) {
         return Ok(());
     }
     Err(model.misfit(format!("`heads` a divisor of `width` {width}"), n_heads.to_string()))

@@ -26,7 +26,7 @@ pub(super) fn build(model: &Request) -> Result<Graph> {
     let (n_layers, width, n_heads) = (model.count("layers", 32)?, model.size("width", 4096)?, model.size("heads", 32)?);
     check_heads(model, width, n_heads)?;
     let n_kv_heads = model.size("kv_heads", n_heads)?;
-    if n_heads % n_kv_heads != 0 {
+    if !n_heads.is_multiple_of(n_kv_heads) {
         return Err(model.misfit(format!("`kv_heads` a divisor of `heads` {n_heads}"), n_kv_heads.to_string()));
     }
     let sizes = Sizes {

@@ -32,7 +32,7 @@ pub(super) fn build(model: &Request, sizes: &Sizes) -> Result<Graph> {
     let mlp = model.size("mlp", width * sizes.mlp / sizes.width)?;
     check_heads(model, width, n_heads)?;
     model.check_image(patch)?;
-    if model.input_shape[1] % patch != 0 || model.input_shape[2] % patch != 0 {
+    if model.input_shape[1..].iter().any(|size| !size.is_multiple_of(patch)) {
         return Err(model.misfit(format!("images of whole patches of {patch}x{patch}"), format!("{:?}", model.input_shape)));
     }
     let n_patches = (model.input_shape[1] / patch) * (model.input_shape[2] / patch);
