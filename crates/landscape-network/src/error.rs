@@ -32,6 +32,18 @@ pub enum Error {
         /// What was given.
         got: String,
     },
+    /// A training pass cannot be run in so little memory.
+    #[error(
+        "activations and gradients of {n_examples} examples take at least {least_bytes} bytes, however much is computed again, got a limit of {max_bytes}"
+    )]
+    ActivationMemory {
+        /// Examples in the batch.
+        n_examples: usize,
+        /// The limit.
+        max_bytes: usize,
+        /// What is possible.
+        least_bytes: usize,
+    },
     /// There is no node of that name.
     #[error("the graph has no node `{node}`")]
     NoSuchNode {

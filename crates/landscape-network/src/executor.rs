@@ -4,13 +4,14 @@ use crate::arena::Arena;
 use crate::attributes::{conv2d_shape, transposed_shape};
 use crate::backward::Target;
 use crate::error::{Error, Result};
-use crate::forward::Run;
+use crate::forward::{Run, Way};
 use crate::fuse::Work;
 use crate::norm::{NormRule, Norms, Report};
 use crate::order;
 use crate::pack::Weights;
 use crate::plan::{Finished, Plan, Plans};
 use crate::refresh::Moments;
+use crate::segments::Visit;
 use crate::staging::Staged;
 use crate::step::{Program, Step};
 use crate::tap::{Activation, Flow, Taps};
@@ -106,6 +107,11 @@ pub struct Executor<T> {
     statistics: Statistics,
     arena: Arena<T>,
     done: Option<Done>,
+    /// What the activations and gradients of a training pass may take.
+    max_activation_bytes: Option<usize>,
+    /// The plan for training within that, where it is not the usual one, and the examples that it was made for.
+    training: Option<Arc<Plan>>,
+    planned_for: usize,
 }
 
 impl<T: Real> Executor<T> {
@@ -134,6 +140,13 @@ impl<T: Real> Executor<T> {
         Self::build(graph, device, Precision::F32, plans)
     }
 
+    /// Has training passes run in that many segments.
+    #[cfg(test)]
+    pub(crate) fn train_in_segments(&mut self, n_segments: usize) {
+        let Shared { program, plans, .. } = &*self.shared;
+        self.training = Some(Arc::new(Plan::in_segments(program, plans.fusion, n_segments)));
+    }
+
     fn build(graph: Arc<Graph>, device: &Device, precision: Precision, plans: fn(&Program) -> Plans) -> Result<Self> {
         let layout = Arc::new(ParamLayout::of_graph(&graph)?);
         let buffers = Buffers::of_graph(&graph)?;
@@ -146,6 +159,9 @@ impl<T: Real> Executor<T> {
             statistics: Statistics::Fresh,
             arena: Arena::new(device),
             done: None,
+            max_activation_bytes: None,
+            training: None,
+            planned_for: 0,
             shared: Arc::new(Shared { graph, layout, program, plans }),
         })
     }
@@ -160,7 +176,37 @@ impl<T: Real> Executor<T> {
             statistics: self.statistics,
             arena: Arena::new(&self.device),
             done: None,
+            max_activation_bytes: self.max_activation_bytes,
+            training: self.training.clone(),
+            planned_for: self.planned_for,
         }
+    }
+
+    /// Lets the activations and gradients of training passes take at most so many bytes: what does not fit is dropped on the way forward
+    /// and computed again on the way back, as little of it as that needs. Outputs, gradients and statistics keep their bits. Without a limit
+    /// everything is kept. Scratch memory and weights are not in it.
+    ///
+    /// # Source
+    /// Chen et al. 2016, "Training deep nets with sublinear memory cost"; a network of n equal layers comes down to about √n of them for one
+    /// more forward pass.
+    pub fn limit_activations(&mut self, max_bytes: Option<usize>) {
+        (self.max_activation_bytes, self.training, self.planned_for, self.done) = (max_bytes, None, 0, None);
+        // What is there may be larger.
+        self.arena = Arena::new(&self.device);
+    }
+
+    /// Sees to it that the plan for training passes of `n` examples keeps the limit.
+    fn plan_within(&mut self, n: usize) -> Result<()> {
+        let Some(max_bytes) = self.max_activation_bytes.filter(|_| n > self.planned_for) else { return Ok(()) };
+        let Shared { program, plans, .. } = &*self.shared;
+        self.training = None;
+        if Arena::<T>::bytes_for(&[&plans.training], n, 0) > max_bytes {
+            let plan = Plan::training_within::<T>(program, plans.fusion, n, max_bytes);
+            let plan = plan.map_err(|least_bytes| Error::ActivationMemory { n_examples: n, max_bytes, least_bytes })?;
+            self.training = Some(Arc::new(plan));
+        }
+        self.planned_for = n;
+        Ok(())
     }
 
     /// The graph.
@@ -346,7 +392,11 @@ impl<T: Real> Executor<T> {
         self.done = None;
         let shared = self.shared.clone();
         let program = &shared.program;
-        let plan = shared.plan(mode);
+        if mode == Mode::Training {
+            self.plan_within(n)?;
+        }
+        let training = self.training.clone();
+        let plan = training.as_deref().filter(|_| mode == Mode::Training).unwrap_or(shared.plan(mode));
         let scratch_len = scratch_len(program, plan, &self.device, n);
         self.arena.grow(plan, n, scratch_len);
         self.arena.grow_packed_gradient(self.weights.longest_packed());
@@ -355,7 +405,7 @@ impl<T: Real> Executor<T> {
             // Running statistics move.
             self.weights.statistics_changed();
         }
-        let run = Run { program, plan, weights: &self.weights, n, dropout_seed };
+        let run = Run { program, plan, weights: &self.weights, n, dropout_seed, way: Way::Forward };
         for (idx, fused) in plan.steps.iter().enumerate() {
             if control.needed.is_some_and(|needed| !needed[fused.node]) {
                 continue;
@@ -401,7 +451,7 @@ impl<T: Real> Executor<T> {
     pub fn output_at(&self, idx: usize) -> Option<View<'_, T>> {
         let Done { mode, n, .. } = self.done?;
         let step = *self.shared.program.outputs.get(idx)?;
-        let plan = self.shared.plan(mode);
+        let plan = self.training.as_deref().filter(|_| mode == Mode::Training).unwrap_or(self.shared.plan(mode));
         Some(self.arena.slots.view(plan.activation[step], n * self.shared.program.steps[step].n_elements()))
     }
 
@@ -429,13 +479,14 @@ impl<T: Real> Executor<T> {
         self.layout().check_same("the network", into.layout(), "the gradient")?;
         self.done = Some(Done { mode: Mode::Training, n, pass, way_back: WayBack::Closed });
         let shared = self.shared.clone();
-        let plan = &shared.plans.training;
+        let training = self.training.clone();
+        let plan = training.as_deref().unwrap_or(&shared.plans.training);
         let last = shared.program.output();
         if mode == Accumulate::Overwrite {
             // Nothing else writes these.
             shared.program.unwritten.iter().try_for_each(|range| into.view_mut().slice(range.clone()).fill(T::ZERO))?;
         }
-        let run = Run { program: &shared.program, plan, weights: &self.weights, n, dropout_seed: pass.dropout_seed };
+        let run = Run { program: &shared.program, plan, weights: &self.weights, n, dropout_seed: pass.dropout_seed, way: Way::Back };
         let Some(slot) = plan.gradient[last] else {
             // Nothing learns: the loss is still wanted.
             let mut memory = Memory::zeros(&self.device, run.len(last));
@@ -451,8 +502,11 @@ impl<T: Real> Executor<T> {
         self.arena.slots.put(slot, memory);
         let result = result?;
         let mut target = Target { into, mode };
-        for idx in (0..plan.steps.len()).rev() {
-            run.backward(idx, pass.norm, &self.norms, &mut target, &mut self.arena)?;
+        for &visit in &plan.visits {
+            match visit {
+                Visit::Again(idx) => run.forward_again(idx, &self.norms, &mut self.arena)?,
+                Visit::Back(idx) => run.backward(idx, pass.norm, &self.norms, &mut target, &mut self.arena)?,
+            }
         }
         Ok(result)
     }

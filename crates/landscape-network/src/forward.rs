@@ -23,6 +23,16 @@ pub(crate) struct Run<'a, T> {
     pub n: usize,
     /// The seed of the dropout masks.
     pub dropout_seed: Option<u64>,
+    /// Which way it goes.
+    pub way: Way,
+}
+
+/// The way a run goes through a plan's steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Forward,
+    /// Back, and forward again in between.
+    Back,
 }
 
 impl<T: Real> Run<'_, T> {
@@ -33,7 +43,15 @@ impl<T: Real> Run<'_, T> {
 
     /// The activation of a node.
     pub fn activation<'s>(&self, slots: &'s Slots<T>, node: usize) -> View<'s, T> {
-        slots.view(self.plan.activation[node], self.len(node))
+        slots.view(self.slot(node), self.len(node))
+    }
+
+    /// The slot of a node's activation.
+    pub fn slot(&self, node: usize) -> usize {
+        match self.way {
+            Way::Forward => self.plan.activation[node],
+            Way::Back => self.plan.revisited[node],
+        }
     }
 
     /// Runs step `idx` of the plan, whose inputs have run; `needed` says which nodes run, if not all do.
@@ -52,7 +70,7 @@ impl<T: Real> Run<'_, T> {
             self.settle(fused, norms, rule, report, arena)?;
             return Ok(());
         }
-        let slot = self.plan.activation[fused.out];
+        let slot = self.slot(fused.out);
         let mut memory = arena.slots.take(slot);
         let y = memory.view_mut().slice(0..self.len(fused.out));
         match (fused.work, &step.op) {
@@ -60,28 +78,64 @@ impl<T: Real> Run<'_, T> {
             (_, Op::Input { .. }) => {}
             (Work::Node, Op::BatchNorm { eps, .. }) => {
                 if self.settle(fused, norms, rule, report, arena)? == Settled::Go {
-                    let (mean, var) = norms.used(step.norm_idx.expect("every batch norm has a number"));
-                    let (weight, bias) = (self.weights.weight(step), self.weights.bias(step));
-                    let x = self.activation(&arena.slots, step.inputs[0]);
-                    batch_norm::normalize(&norm_shape(step, self.n), x, mean, var, *eps, weight, bias, y)?;
+                    self.normalize(step, *eps, norms, y, arena)?;
                 }
             }
             (Work::Norm, _) => {
                 let go = self.settle(fused, norms, rule, report, arena)? == Settled::Go;
                 // A refresh ends with the statistics of the last batch norm.
                 if go && needed.is_none_or(|needed| self.is_read(fused.out, needed)) {
-                    let norm = self.prologue(fused, norms);
-                    let residual = fused.residual.map(|node| self.activation(&arena.slots, node));
-                    let x = self.activation(&arena.slots, step.inputs[0]);
-                    batch_norm::normalize_fused(&norm_shape(step, self.n), x, &norm, residual, y)?;
+                    self.normalize_fused(fused, norms, y, arena)?;
                 }
             }
             (Work::Node, _) if self.is_in_place(fused) => self.compute_in_place(step, y, arena)?,
             (Work::Node, _) => self.compute(fused.node, step, y, arena)?,
-            _ => self.multiply(fused, step, y, norms, rule, arena)?,
+            (Work::Product { statistics: Some(norm) }, _)
+                if let Some(norm_idx) = self.program.steps[norm].norm_idx
+                    && rule(norm_idx) != NormRule::Stored =>
+            {
+                self.multiply_for_norm(fused, step, y, norms, norm_idx, arena)?;
+            }
+            _ => self.multiply(fused, step, y, norms, arena)?,
         }
         arena.slots.put(slot, memory);
         Ok(())
+    }
+
+    /// Runs step `idx` once more on the way back: what batch norms took the first time holds.
+    pub fn forward_again(&self, idx: usize, norms: &Norms<T>, arena: &mut Arena<T>) -> Result<()> {
+        let fused = &self.plan.steps[idx];
+        let step = &self.program.steps[fused.node];
+        let slot = self.slot(fused.out);
+        let mut memory = arena.slots.take(slot);
+        let y = memory.view_mut().slice(0..self.len(fused.out));
+        match (fused.work, &step.op) {
+            (Work::Lazy, _) | (_, Op::Input { .. }) => unreachable!("no segment runs it again"),
+            (Work::Node, Op::BatchNorm { eps, .. }) => self.normalize(step, *eps, norms, y, arena)?,
+            (Work::Norm, _) => self.normalize_fused(fused, norms, y, arena)?,
+            (Work::Node, _) if self.is_in_place(fused) => self.compute_in_place(step, y, arena)?,
+            (Work::Node, _) => self.compute(fused.node, step, y, arena)?,
+            (Work::Product { .. } | Work::Folded { .. }, _) => self.multiply(fused, step, y, norms, arena)?,
+        }
+        arena.slots.put(slot, memory);
+        Ok(())
+    }
+
+    /// A batch norm by itself.
+    fn normalize(&self, step: &Step, eps: f64, norms: &Norms<T>, y: ViewMut<'_, T>, arena: &Arena<T>) -> Result<()> {
+        let (mean, var) = norms.used(step.norm_idx.expect("every batch norm has a number"));
+        let (weight, bias) = (self.weights.weight(step), self.weights.bias(step));
+        let x = self.activation(&arena.slots, step.inputs[0]);
+        Ok(batch_norm::normalize(&norm_shape(step, self.n), x, mean, var, eps, weight, bias, y)?)
+    }
+
+    /// A batch norm with the sum and the relu that follow it.
+    fn normalize_fused(&self, fused: &FusedStep, norms: &Norms<T>, y: ViewMut<'_, T>, arena: &Arena<T>) -> Result<()> {
+        let step = &self.program.steps[fused.node];
+        let norm = self.prologue(fused, norms);
+        let residual = fused.residual.map(|node| self.activation(&arena.slots, node));
+        let x = self.activation(&arena.slots, step.inputs[0]);
+        Ok(batch_norm::normalize_fused(&norm_shape(step, self.n), x, &norm, residual, y)?)
     }
 
     /// Whether a node that runs reads the result of `node`.
@@ -92,7 +146,7 @@ impl<T: Real> Run<'_, T> {
     /// Whether the result stands where the first input stood.
     fn is_in_place(&self, fused: &FusedStep) -> bool {
         let input = self.program.steps[fused.node].inputs.first();
-        input.is_some_and(|&input| self.plan.activation[fused.out] == self.plan.activation[input])
+        input.is_some_and(|&input| self.slot(fused.out) == self.slot(input))
     }
 
     /// The batch norm of a step as its readers, or the step itself, apply it.
@@ -107,16 +161,29 @@ impl<T: Real> Run<'_, T> {
         (x, self.plan.lazy[node].map(|idx| self.prologue(&self.plan.steps[idx], norms)))
     }
 
-    /// A convolution or a linear layer with what follows it.
-    fn multiply(
+    /// A convolution with what follows it, which also takes the statistics of the batch norm `norm_idx`.
+    fn multiply_for_norm(
         &self,
         fused: &FusedStep,
         step: &Step,
         y: ViewMut<'_, T>,
         norms: &mut Norms<T>,
-        rule: &dyn Fn(usize) -> NormRule,
+        norm_idx: usize,
         arena: &mut Arena<T>,
     ) -> Result<()> {
+        let Arena { slots, scratch, .. } = arena;
+        let shape = conv2d_shape(self.program, step, self.n).expect("only convolutions take statistics");
+        let [mut mean, mut var] = norms.take_used(norm_idx);
+        let (x, prologue) = self.read(step.inputs[0], slots, norms);
+        let epilogue = Epilogue::Statistics { mean: mean.view_mut(), var: var.view_mut() };
+        let (packed, bias) = (self.weights.packed(fused.node), self.weights.bias(step));
+        conv2d::forward_fused(&shape, x, prologue, packed, bias, y, epilogue, scratch.view_mut())?;
+        norms.put_used(norm_idx, [mean, var]);
+        Ok(())
+    }
+
+    /// A convolution or a linear layer with what follows it.
+    fn multiply(&self, fused: &FusedStep, step: &Step, y: ViewMut<'_, T>, norms: &Norms<T>, arena: &mut Arena<T>) -> Result<()> {
         let Arena { slots, scratch, .. } = arena;
         let Some(shape) = conv2d_shape(self.program, step, self.n) else {
             let weight = self.weights.of_linear(fused.node, step);
@@ -125,18 +192,6 @@ impl<T: Real> Run<'_, T> {
             return Ok(linear::forward_fused(&shape, x, weight, bias, fused.activation, y)?);
         };
         let packed = self.weights.packed(fused.node);
-        let statistics = match fused.work {
-            Work::Product { statistics } => statistics.and_then(|norm| self.program.steps[norm].norm_idx),
-            _ => None,
-        };
-        if let Some(norm_idx) = statistics.filter(|&norm_idx| rule(norm_idx) != NormRule::Stored) {
-            let [mut mean, mut var] = norms.take_used(norm_idx);
-            let (x, prologue) = self.read(step.inputs[0], slots, norms);
-            let epilogue = Epilogue::Statistics { mean: mean.view_mut(), var: var.view_mut() };
-            conv2d::forward_fused(&shape, x, prologue, packed, self.weights.bias(step), y, epilogue, scratch.view_mut())?;
-            norms.put_used(norm_idx, [mean, var]);
-            return Ok(());
-        }
         let (x, prologue) = self.read(step.inputs[0], slots, norms);
         let bias = match fused.work {
             Work::Folded { .. } => Some(self.weights.folded_bias(fused.node)),

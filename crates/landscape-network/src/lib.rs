@@ -47,6 +47,7 @@ mod lower;
 mod attributes;
 mod fuse;
 mod plan;
+mod segments;
 mod arena;
 mod pack;
 mod kept;

@@ -2,8 +2,9 @@
 //! difference, bit for bit; nor, up to rounding, whether steps are fused.
 
 use crate::executor::Executor;
-use crate::fuse::FusedStep;
+use crate::fuse::{FusedStep, Fusion};
 use crate::plan::{Finished, GradientWrite, Plan, Plans};
+use crate::segments::Visit;
 use crate::step::Program;
 use landscape_core::{Flat, Norm, Pass, Seed, Tell};
 use landscape_graph::{Bias, Conv2d, Gelu, Graph, GraphBuilder, NodeId, Op};
@@ -39,6 +40,8 @@ fn plan(program: &Program) -> Plan {
         finishes: vec![None; n],
         finished: vec![Finished::No; n],
         activation: (0..n).collect(),
+        revisited: (0..n).collect(),
+        visits: (0..n).rev().map(Visit::Back).collect(),
         learns,
         gradient: (n..2 * n).map(Some).collect(),
         writes,
@@ -49,7 +52,7 @@ fn plan(program: &Program) -> Plan {
 }
 
 fn plans(program: &Program) -> Plans {
-    Plans { plain: plan(program), evaluation: plan(program), statistics: plan(program), training: plan(program) }
+    Plans { plain: plan(program), evaluation: plan(program), statistics: plan(program), training: plan(program), fusion: Fusion::None }
 }
 
 /// A network of random ops; every choice picks an op and two of the nodes that are there.
@@ -186,6 +189,28 @@ proptest! {
         for (idx, (fused, naive)) in fused.iter().zip(&naive).enumerate() {
             prop_assert!((fused - naive).abs() <= 1e-10 * size, "number {}: {} against {} in {}", idx, fused, naive, graph.to_json());
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    /// What is dropped and computed again is what it was: outputs, gradients and statistics keep their bits.
+    #[test]
+    fn computing_again_changes_no_bit(
+        choices in prop::collection::vec((0u8..12, 0usize..64, 0usize..64), 1..20),
+        stored in any::<bool>(),
+        fused in any::<bool>(),
+        n_segments in 2usize..8,
+    ) {
+        let graph = Arc::new(network(&chained(&choices)));
+        let norm = if stored { Norm::Stored } else { Norm::Batch };
+        let usual: fn(&Program) -> Plans = if fused { Plans::fused } else { Plans::unfused };
+        let expected = results::<f32>(&mut Executor::with_plans(graph.clone(), &Device::Cpu, usual).unwrap(), norm);
+        let mut executor = Executor::with_plans(graph.clone(), &Device::Cpu, usual).unwrap();
+        executor.train_in_segments(n_segments);
+        let found = results::<f32>(&mut executor, norm);
+        prop_assert_eq!(bits(&found), bits(&expected), "{} segments of {}", n_segments, graph.to_json());
     }
 }
 

@@ -134,7 +134,9 @@ fn network(choices: &[(u8, usize, usize, usize)]) -> Graph {
                 let parameter = b.push(&format!("{name}.parameter"), Op::Parameter { shape: parameter }, &[]).unwrap();
                 b.push(&name, if number % 2 == 0 { Op::Add } else { Op::Multiply }, &[parameter, x])
             }
-            9 if other.len() == rank && (0..rank).all(|a| a == axis || other[a] == shape[a]) => b.push(&name, Op::Concat { dim: axis }, &[x, y]),
+            9 if other.len() == rank && (0..rank).all(|a| a == axis || other[a] == shape[a]) => {
+                b.push(&name, Op::Concat { dim: axis }, &[x, y])
+            }
             _ if broadcast(&shape, &other).is_some() => b.push(&name, if number % 2 == 0 { Op::Add } else { Op::Multiply }, &[x, y]),
             _ => b.push(&name, Op::Silu, &[x]),
         };

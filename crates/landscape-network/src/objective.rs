@@ -88,6 +88,11 @@ impl<T: Real> NetworkObjective<T> {
         self.executor.load(point)
     }
 
+    /// Lets the activations and gradients of training passes take at most so many bytes: [`Executor::limit_activations`].
+    pub fn limit_activations(&mut self, max_bytes: Option<usize>) {
+        self.executor.limit_activations(max_bytes);
+    }
+
     /// What is measured.
     pub fn loss(&self) -> Loss {
         self.loss

@@ -7,12 +7,14 @@
 //! element-wise steps and batch norms work in the slot that they read, forward and in reverse, where nobody needs it afterwards.
 //! The last step to write a gradient is known as well: a convolution gates it and adds it up for the batch norm before.
 
+use crate::arena::Arena;
 use crate::attributes::pointwise;
 use crate::fuse::{FusedStep, Fusion, Work, fuse};
+use crate::segments::{Segments, Visit};
 use crate::step::{Program, Step};
 use landscape_graph::Op;
-use landscape_kernels::Accumulate;
 use landscape_kernels::activation::Activation;
+use landscape_kernels::{Accumulate, Real};
 
 /// What a reverse step does to the gradient of one of the nodes that it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,10 @@ pub(crate) struct Plan {
     pub steps: Vec<FusedStep>,
     /// The slot of each node's activation; of a node that is not stored, any number.
     pub activation: Vec<usize>,
+    /// The same on the way back, where activations may have been computed again.
+    pub revisited: Vec<usize>,
+    /// The way back, in order.
+    pub visits: Vec<Visit>,
     /// Which nodes are applied by their readers, and by which step of the plan.
     pub lazy: Vec<Option<usize>>,
     /// Which nodes have parameters in them or before them; the others are not gone back through.
@@ -76,6 +82,8 @@ pub(crate) struct Plans {
     pub statistics: Plan,
     /// Passes that are gone back through.
     pub training: Plan,
+    /// How much of them is fused.
+    pub fusion: Fusion,
 }
 
 impl Plans {
@@ -86,13 +94,15 @@ impl Plans {
             evaluation: Plan::forward(program, Fusion::Folded),
             statistics: Plan::forward(program, Fusion::Lazy),
             training: Plan::training(program, Fusion::Lazy),
+            fusion: Fusion::Lazy,
         }
     }
 
     /// With a step per node.
     pub fn unfused(program: &Program) -> Self {
         let forward = || Plan::forward(program, Fusion::None);
-        Plans { plain: forward(), evaluation: forward(), statistics: forward(), training: Plan::training(program, Fusion::None) }
+        let training = Plan::training(program, Fusion::None);
+        Plans { plain: forward(), evaluation: forward(), statistics: forward(), training, fusion: Fusion::None }
     }
 }
 
@@ -104,7 +114,7 @@ struct Value {
 }
 
 /// Which of the stored nodes that a step reads it needs again in reverse, and whether its own result.
-fn reads_again(program: &Program, step: &FusedStep) -> (bool, bool) {
+pub(crate) fn reads_again(program: &Program, step: &FusedStep) -> (bool, bool) {
     let op = &program.steps[step.node].op;
     let gates = step.activation == Activation::Relu;
     match step.work {
@@ -162,14 +172,17 @@ impl Plan {
     pub fn forward(program: &Program, fusion: Fusion) -> Self {
         let steps = fuse(program, fusion);
         let lazy = lazy(program, &steps);
-        let (value_of, values) = activations(program, fusion, &steps, &lazy, |_| None);
+        let (value_of, _, values) = activations(program, fusion, &steps, &lazy, None);
         let (slots, slot_sizes) = assign(&values);
         let n_nodes = program.steps.len();
         // Nobody reads the indices, so all poolings write to the same memory.
         let argmax: Vec<_> = program.steps.iter().map(|s| matches!(s.op, Op::MaxPool2d { .. }).then_some(0)).collect();
         let longest = argmax_lens(program).max();
+        let activation: Vec<usize> = value_of.iter().map(|value| value.map_or(0, |v| slots[v])).collect();
         Plan {
-            activation: value_of.iter().map(|value| value.map_or(0, |v| slots[v])).collect(),
+            revisited: activation.clone(),
+            activation,
+            visits: Vec::new(),
             lazy,
             learns: vec![false; n_nodes],
             gradient: vec![None; n_nodes],
@@ -183,15 +196,38 @@ impl Plan {
         }
     }
 
-    /// For a forward pass and its reverse.
+    /// For a forward pass and its reverse, in whose way back nothing is computed again.
     pub fn training(program: &Program, fusion: Fusion) -> Self {
+        Self::in_segments(program, fusion, 1)
+    }
+
+    /// For a forward pass and its reverse whose activations and gradients take at most `max_bytes` for `n_examples`, with as few segments
+    /// as that needs; the least that any number of segments takes where it cannot be done.
+    pub fn training_within<T: Real>(program: &Program, fusion: Fusion, n_examples: usize, max_bytes: usize) -> Result<Self, usize> {
+        let mut least = usize::MAX;
+        let mut n_segments = 1;
+        while n_segments <= program.steps.len().max(1) {
+            let plan = Self::in_segments(program, fusion, n_segments);
+            let bytes = Arena::<T>::bytes_for(&[&plan], n_examples, 0);
+            if bytes <= max_bytes {
+                return Ok(plan);
+            }
+            least = least.min(bytes);
+            n_segments += n_segments.div_ceil(4);
+        }
+        Err(least)
+    }
+
+    /// For a forward pass and its reverse in that many segments.
+    pub fn in_segments(program: &Program, fusion: Fusion, n_segments: usize) -> Self {
         let steps = fuse(program, fusion);
         let lazy = lazy(program, &steps);
         let (n_nodes, n_steps) = (program.steps.len(), steps.len());
-        // Forward steps are 0..n, step n writes the gradient of the output, then come the reverse steps.
-        let reverse = |idx: usize| 2 * n_steps - idx;
         let learns = learns(program);
-        let (activation_of, mut values) = activations(program, fusion, &steps, &lazy, |idx| learns[steps[idx].out].then(|| reverse(idx)));
+        // Forward steps are 0..n, step n writes the gradient of the output, then comes the way back.
+        let segments = Segments::new(program, &steps, &lazy, &learns, n_segments);
+        let reverse = |idx: usize| segments.back[idx];
+        let (activation_of, revisited_of, mut values) = activations(program, fusion, &steps, &lazy, Some((&segments, &learns)));
         let step_of = |node: usize| steps.iter().position(|step| step.out == node).expect("every node that is read is a step's result");
         let mut value_of: Vec<Option<usize>> = vec![None; n_nodes];
         let mut last_writer: Vec<Option<(usize, GradientWrite)>> = vec![None; n_nodes];
@@ -269,6 +305,8 @@ impl Plan {
             argmax: argmax.collect(),
             argmax_sizes: argmax_lens(program).collect(),
             activation: activation_of.iter().map(|value| value.map_or(0, |v| slots[v])).collect(),
+            revisited: revisited_of.iter().map(|value| value.map_or(0, |v| slots[v])).collect(),
+            visits: segments.visits,
             lazy,
             gradient: value_of.into_iter().map(|value| value.map(|v| slots[v])).collect(),
             writes,
@@ -308,7 +346,7 @@ fn lazy(program: &Program, steps: &[FusedStep]) -> Vec<Option<usize>> {
     lazy
 }
 
-fn stored(program: &Program, steps: &[FusedStep], lazy: &[Option<usize>], node: usize) -> usize {
+pub(crate) fn stored(program: &Program, steps: &[FusedStep], lazy: &[Option<usize>], node: usize) -> usize {
     lazy[node].map_or(node, |idx| program.steps[steps[idx].node].inputs[0])
 }
 
@@ -327,28 +365,36 @@ fn learns(program: &Program) -> Vec<bool> {
     learns.iter().zip(leads).map(|(learns, leads)| *learns && leads).collect()
 }
 
-/// The activations that are stored, as values, and which one is each node's; `reverse` gives the time of a step's reverse, if it has one.
+/// The activations that are stored, as values: which one is each node's on the way forward, and on the way back.
 fn activations(
     program: &Program,
     fusion: Fusion,
     steps: &[FusedStep],
     lazy: &[Option<usize>],
-    reverse: impl Fn(usize) -> Option<usize>,
-) -> (Vec<Option<usize>>, Vec<Value>) {
-    // When each node's activation is touched for the last time.
-    let mut last: Vec<usize> = vec![0; program.steps.len()];
+    back: Option<(&Segments, &[bool])>,
+) -> (Vec<Option<usize>>, Vec<Option<usize>>, Vec<Value>) {
+    let n_nodes = program.steps.len();
+    let mut maker = vec![0; n_nodes];
+    steps.iter().enumerate().for_each(|(idx, step)| maker[step.out] = idx);
+    let again = |idx: usize| back.and_then(|(segments, _)| segments.again[idx]);
+    // When each node's activation, and the one that is computed again, is touched for the last time.
+    let (mut last, mut last_again) = (vec![0; n_nodes], vec![0; n_nodes]);
     for (idx, step) in steps.iter().enumerate() {
         let (input_again, output_again) = reads_again(program, step);
-        last[step.out] = last[step.out].max(idx);
+        let reverse = back.and_then(|(segments, learns)| learns[step.out].then(|| segments.back[idx]));
+        let mut touch = |node: usize, time: usize| {
+            let of_node = if again(maker[node]).is_some() { &mut last_again[node] } else { &mut last[node] };
+            *of_node = time.max(*of_node);
+        };
         for input in step.reads(program) {
             let input = stored(program, steps, lazy, input);
-            last[input] = last[input].max(idx);
-            if let Some(time) = reverse(idx).filter(|_| input_again && Some(input) != step.residual) {
-                last[input] = last[input].max(time);
-            }
+            again(idx).into_iter().for_each(|time| touch(input, time));
+            reverse.filter(|_| input_again && Some(input) != step.residual).into_iter().for_each(|time| touch(input, time));
         }
-        if let Some(time) = reverse(idx).filter(|_| output_again) {
-            last[step.out] = last[step.out].max(time);
+        again(idx).into_iter().for_each(|time| touch(step.out, time));
+        reverse.filter(|_| output_again).into_iter().for_each(|time| touch(step.out, time));
+        for node in step.reads(program).map(|input| stored(program, steps, lazy, input)).chain([step.out]) {
+            last[node] = last[node].max(idx);
         }
     }
     // The outputs can be looked at afterwards.
@@ -356,18 +402,30 @@ fn activations(
         last[output] = usize::MAX;
     }
     let mut values: Vec<Value> = Vec::new();
-    let mut value_of: Vec<Option<usize>> = vec![None; program.steps.len()];
-    for (idx, step) in steps.iter().enumerate().filter(|(_, step)| step.work != Work::Lazy) {
+    let mut add = |step: &FusedStep, time: usize, last: &[usize], value_of: &mut Vec<Option<usize>>| {
         let in_place =
-            works_in_place(program, fusion, step).then(|| program.steps[step.node].inputs[0]).filter(|&input| last[input] == idx);
+            works_in_place(program, fusion, step).then(|| program.steps[step.node].inputs[0]).filter(|&input| last[input] == time);
         let value = in_place.and_then(|input| value_of[input]).unwrap_or_else(|| {
-            values.push(Value { size: program.steps[step.out].n_elements(), first: idx, last: idx });
+            values.push(Value { size: program.steps[step.out].n_elements(), first: time, last: time });
             values.len() - 1
         });
         values[value].last = values[value].last.max(last[step.out]);
         value_of[step.out] = Some(value);
+    };
+    let is_stored = |step: &FusedStep| step.work != Work::Lazy;
+    let mut value_of: Vec<Option<usize>> = vec![None; n_nodes];
+    for (idx, step) in steps.iter().enumerate().filter(|(_, step)| is_stored(step)) {
+        add(step, idx, &last, &mut value_of);
     }
-    (value_of, values)
+    // Only what is computed again counts here, so that a step works in place of nothing that was kept.
+    let mut recomputed: Vec<Option<usize>> = vec![None; n_nodes];
+    for (idx, step) in steps.iter().enumerate().filter(|(_, step)| is_stored(step)) {
+        if let Some(time) = again(idx) {
+            add(step, time, &last_again, &mut recomputed);
+        }
+    }
+    let revisited = recomputed.iter().zip(&value_of).map(|(again, first)| again.or(*first)).collect();
+    (value_of, revisited, values)
 }
 
 /// Gives each value a slot that no other one alive at the same time has: the smallest that is large enough, else the largest,

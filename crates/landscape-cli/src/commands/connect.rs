@@ -122,7 +122,8 @@ pub fn connect_run(common: &Common, job: &Job, folder: &RunFolder, started: Inst
     let ends: Vec<Row<f32>> = job.endpoints.iter().map(|e| e.row.clone()).collect();
     let mut random = |bend_idx: usize| {
         let seed = seed.child("bend").child_idx(bend_idx as u64);
-        init::initialise(&first.graph, init::Init::usual(&first.graph), seed, &Device::Cpu).map_err(|e| landscape_core::Error::Objective(e.to_string()))
+        init::initialise(&first.graph, init::Init::usual(&first.graph), seed, &Device::Cpu)
+            .map_err(|e| landscape_core::Error::Objective(e.to_string()))
     };
     let mut points = job.connect.control_points(&ends, &mut random)?.on_device(&device)?;
     let batches = job.data.training_batches(job.batch_size, seed.child("batches"), job.augment)?;
