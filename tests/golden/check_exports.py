@@ -394,6 +394,15 @@ def fixed_batch():
     return Fixed(), (image(3, 6),)
 
 
+@refused("x[:2]", "batch axis")
+def first_examples():
+    class First(nn.Module):
+        def forward(self, x):
+            return x.relu() + x[:2].mean()
+
+    return First(), (image(3, 6),)
+
+
 @refused("y[:, 0] = 1", "writes into a part")
 def writes_into_a_part():
     class Writes(nn.Module):

@@ -1510,13 +1510,14 @@ def repeat_interleave(self, x, repeats, dim=None, **_):
 
 @handles("slice", "narrow")
 def slice_(self, x, dim=0, start=None, end=None, step=1, length=None):
-    n = [s[dim] for s in x.shapes]
     start = 0 if start is None else int(start)
     end = start + length if length is not None else 2**62 if end is None else int(end)
-    start, end = (max(min(i + n[0] if i < 0 else i, n[0]), 0) for i in (start, end))
+    places = [[max(min(i + s[dim] if i < 0 else i, s[dim]), 0) for i in (start, end)] for s in x.shapes]
     v = self.value(x) if isinstance(x, Const) else x
-    if start == 0 and end == n[0] and step == 1:
+    # All of the batch in one trace alone is the first so many examples.
+    if step == 1 and all(place == [0, s[dim]] for place, s in zip(places, x.shapes)):
         return v
+    start, end = places[0]
     v = self.value(v)
     return self.out(self.emit("slice", [v.node], dim=self.dim(v, dim), start=start, end=end, step=step), v)
 
