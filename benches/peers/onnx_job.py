@@ -35,7 +35,7 @@ def set_up():
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(export(REQUEST["model"], REQUEST["batch"]), options, providers=["CPUExecutionProvider"])
-    x, y = values.batch(REQUEST["seed"], 0, REQUEST["batch"], values.input_shape(REQUEST["model"]))
+    x, y = values.batch(REQUEST["seed"], 0, REQUEST["batch"], REQUEST["model"])
 
     def once():
         logits = session.run(None, {"x": x})[0].astype(np.float64)

@@ -47,7 +47,7 @@ def measure(model, how):
     names = [name for name, _ in net.named_parameters()]
     rows[1] = [t.clone().requires_grad_() for t in rows[1]]
     momenta = [torch.zeros_like(t) for t in rows[1]]
-    x, y = (torch.from_numpy(v).pin_memory() for v in values.batch(SEED, 0, BATCH, values.input_shape(model)))
+    x, y = (torch.from_numpy(v).pin_memory() for v in values.batch(SEED, 0, BATCH, model))
     # On the device before any clock runs, since making a tensor there waits for it; four wide, so that every row is aligned.
     t = torch.from_numpy(values.ts(SEED, ANSWER_STEPS + TOGETHER * (BLOCKS + WARM_UP)))
     coefficients = torch.stack([(1 - t) ** 2, 2 * t * (1 - t), t * t, 0 * t], dim=1).float().to(DEVICE)

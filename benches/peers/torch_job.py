@@ -44,8 +44,13 @@ def network(model, k=0):
 
 
 def batch(idx, n, model):
-    x, y = values.batch(SEED, idx, n, values.input_shape(model))
+    x, y = values.batch(SEED, idx, n, model)
     return layout(torch.from_numpy(x)), torch.from_numpy(y)
+
+
+def cross_entropy(outputs, y, **options):
+    """Of one class per example, or of one at every place."""
+    return F.cross_entropy(outputs.flatten(0, -2), y.flatten(), **options)
 
 
 def bezier(n_points, t):
@@ -72,7 +77,7 @@ def step(model, n_batch, n_points):
     names = [name for name, _ in net.named_parameters()]
     if n_points == 1:
         optimizer = torch.optim.SGD(net.parameters(), ANSWER_RATE, momentum=0.9, weight_decay=DECAY)
-        forward = compiled(lambda: F.cross_entropy(net(x), y))
+        forward = compiled(lambda: cross_entropy(net(x), y))
 
         def loss_of(_):
             loss = forward()
@@ -85,7 +90,7 @@ def step(model, n_batch, n_points):
 
         def on_curve(c):
             w = blend(c, rows)
-            nll = F.cross_entropy(functional_call(net, dict(zip(names, w)), (x,)), y)
+            nll = cross_entropy(functional_call(net, dict(zip(names, w)), (x,)), y)
             return nll, nll + 0.5 * DECAY * sum((t * t).sum() for t in w)
 
         forward = compiled(on_curve)
@@ -119,7 +124,7 @@ def evaluate(model, n_batch):
     net = network(model).eval()
     models.load_statistics(net, SEED)
     x, y = batch(0, n_batch, model)
-    f = compiled(lambda: F.cross_entropy(net(x), y))
+    f = compiled(lambda: cross_entropy(net(x), y))
 
     def once():
         with torch.no_grad(), precision():
@@ -134,7 +139,7 @@ def profile_point(model, n_batch, n_train, n_test):
     rows = [models.point(net, SEED, k) for k in range(3)]
     batches = [batch(i, n_batch, model) for i in range(n_train + n_test)]
     norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    train, test = compiled(lambda x: net(x)), compiled(lambda x, y: F.cross_entropy(net(x), y, reduction="sum"))
+    train, test = compiled(lambda x: net(x)), compiled(lambda x, y: cross_entropy(net(x), y, reduction="sum"))
 
     def once():
         with torch.no_grad():
@@ -236,7 +241,7 @@ def plane(model, folder, grid, n_batch, margin):
     v = v / dy
     axis = np.linspace(-margin, 1 + margin, grid)
     parameters = list(net.parameters())
-    f = compiled(lambda x, y: F.cross_entropy(net(x), y, reduction="sum"))
+    f = compiled(lambda x, y: cross_entropy(net(x), y, reduction="sum"))
 
     def once():
         losses = np.zeros((2, grid, grid))

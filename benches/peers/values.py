@@ -2,7 +2,7 @@
 
 import numpy as np
 
-N_CLASSES = 10
+N_CLASSES, N_TOKENS, CONTEXT = 10, 65, 64
 U64 = np.uint64
 
 
@@ -42,18 +42,27 @@ def statistics(seed, name, n):
     return (0.2 * u - 0.1 if name.endswith("running_mean") else 0.5 + u).astype(np.float32)
 
 
-def batch(seed, idx, n, input_shape):
-    n_inputs = n * int(np.prod(input_shape))
-    inputs = symmetric(stream(seed, "inputs", idx), n_inputs, np.sqrt(3.0)).reshape(n, *input_shape)
-    labels = (uniform(stream(seed, "labels", idx), n) * N_CLASSES).astype(np.int64)
-    return inputs, labels
+def batch(seed, idx, n, model):
+    """Inputs of variance one and a class for each example, or tokens and one to come at every place."""
+    shape = (n, *input_shape(model))
+    n_inputs = int(np.prod(shape))
+    inputs, labels = stream(seed, "inputs", idx), stream(seed, "labels", idx)
+    if reads_tokens(model):
+        return tuple((uniform(s, n_inputs) * N_TOKENS).astype(np.int64).reshape(shape) for s in (inputs, labels))
+    return symmetric(inputs, n_inputs, np.sqrt(3.0)).reshape(shape), (uniform(labels, n) * N_CLASSES).astype(np.int64)
 
 
 def ts(seed, n):
     return uniform(stream(seed, "t", 0), n)
 
 
+def reads_tokens(model):
+    return model.startswith("gpt")
+
+
 def input_shape(model):
+    if reads_tokens(model):
+        return [CONTEXT]
     return [int(model[4:].split("-")[0])] if model.startswith("mlp:") else [3, 32, 32]
 
 

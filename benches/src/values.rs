@@ -60,17 +60,26 @@ pub fn statistics(buffers: &Buffers, seed: u64) -> Buffers {
     filled
 }
 
-/// Batch `idx`: inputs of variance one, a class in ten for each.
-pub fn batch(seed: u64, idx: u64, n_examples: usize, input_shape: &[usize]) -> Examples<f32> {
-    let n_inputs = n_examples * input_shape.iter().product::<usize>();
-    let inputs = symmetric(stream(seed, "inputs", idx), n_inputs, 3.0_f64.sqrt());
-    let labels = stream(seed, "labels", idx);
-    let labels = (0..n_examples as u64).map(|i| (uniform(labels, i) * N_CLASSES as f64) as u32).collect();
-    Examples { inputs, n_examples, targets: Targets::Classes(labels) }
+/// Batch `idx` of a model's data: inputs of variance one and a class for each example, or tokens and one to come at every place.
+pub fn batch(seed: u64, idx: u64, n_examples: usize, model: &str) -> Examples<f32> {
+    let n_inputs = n_examples * input_shape(model).iter().product::<usize>();
+    let (inputs, labels) = (stream(seed, "inputs", idx), stream(seed, "labels", idx));
+    let below = |stream, n: usize, bound: usize| (0..n as u64).map(move |i| (uniform(stream, i) * bound as f64) as u32);
+    let (inputs, n_labels) = if reads_tokens(model) {
+        // Tokens come as numbers of the network's type.
+        (below(inputs, n_inputs, N_TOKENS).map(|token| token as f32).collect(), n_inputs)
+    } else {
+        (symmetric(inputs, n_inputs, 3.0_f64.sqrt()), n_examples)
+    };
+    Examples { inputs, n_examples, targets: Targets::Classes(below(labels, n_labels, n_outputs(model)).collect()) }
 }
 
-/// Classes of the data.
+/// Classes of images and features.
 pub const N_CLASSES: usize = 10;
+/// Tokens that there are: the characters of nanoGPT's first text.
+pub const N_TOKENS: usize = 65;
+/// Tokens of an example.
+const CONTEXT: usize = 64;
 
 /// The t of each of `n` steps.
 pub fn ts(seed: u64, n: usize) -> Vec<f64> {
@@ -78,8 +87,21 @@ pub fn ts(seed: u64, n: usize) -> Vec<f64> {
     (0..n as u64).map(|i| uniform(stream, i)).collect()
 }
 
-/// What one example of a model is: the first width of an MLP, else a CIFAR image.
+/// Whether a model reads tokens.
+fn reads_tokens(model: &str) -> bool {
+    model.starts_with("gpt")
+}
+
+/// Classes of a model's data, or tokens that there are.
+pub fn n_outputs(model: &str) -> usize {
+    if reads_tokens(model) { N_TOKENS } else { N_CLASSES }
+}
+
+/// What one example of a model is: the first width of an MLP, a row of tokens, else a CIFAR image.
 pub fn input_shape(model: &str) -> Vec<usize> {
+    if reads_tokens(model) {
+        return vec![CONTEXT];
+    }
     let width = model.strip_prefix("mlp:").and_then(|widths| widths.split('-').next()?.parse().ok());
     width.map_or_else(|| vec![3, 32, 32], |width| vec![width])
 }
@@ -95,6 +117,15 @@ mod tests {
         for (i, z) in expected.into_iter().enumerate() {
             assert_eq!(uniform(0, i as u64), (z >> 11) as f64 / (1u64 << 53) as f64);
         }
+    }
+
+    #[test]
+    fn a_batch_of_text_has_a_label_at_every_place() {
+        let Examples { inputs, targets, .. } = batch(0, 0, 3, "gpt:layers=1");
+        let Targets::Classes(labels) = targets else { unreachable!("the data are classes") };
+        assert_eq!([inputs.len(), labels.len()], [3 * CONTEXT; 2]);
+        assert!(inputs.iter().all(|token| token.fract() == 0.0 && (0.0..N_TOKENS as f32).contains(token)));
+        assert!(labels.iter().any(|&label| label as usize >= N_CLASSES) && labels.iter().all(|&label| (label as usize) < N_TOKENS));
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl Evaluation {
         objective.set_point(&values::point(&Arc::new(ParamLayout::of_graph(&graph)?), seed, 0)?)?;
         let statistics = values::statistics(objective.buffers(), seed);
         objective.set_buffers(&statistics)?;
-        Ok(Evaluation { objective, batch: values::batch(seed, 0, batch, &values::input_shape(model)) })
+        Ok(Evaluation { objective, batch: values::batch(seed, 0, batch, model) })
     }
 }
 

@@ -44,7 +44,7 @@ pub fn set_up(request: &Request) -> anyhow::Result<Box<dyn Work>> {
 
 /// A network of the zoo for the data of its jobs.
 fn network(model: &str, precision: Precision) -> anyhow::Result<(Arc<Graph>, NetworkObjective<f32>)> {
-    let graph = Arc::new(models::build(model, &values::input_shape(model), values::N_CLASSES)?);
+    let graph = Arc::new(models::build(model, &values::input_shape(model), values::n_outputs(model))?);
     let objective = NetworkObjective::in_precision(graph.clone(), &Device::Cpu, Loss::CrossEntropy, precision)?;
     Ok((graph, objective))
 }

@@ -29,8 +29,7 @@ impl ProfilePoint {
         let (graph, objective) = super::network(model, landscape_kernels::Precision::F32)?;
         let layout = Arc::new(ParamLayout::of_graph(&graph)?);
         let rows = (0..3).map(|k| Ok(Row::Frozen(Arc::new(values::point(&layout, seed, k)?)))).collect::<anyhow::Result<_>>()?;
-        let shape = values::input_shape(model);
-        let batches = |range: std::ops::Range<usize>| range.map(|idx| values::batch(seed, idx as u64, batch, &shape)).collect();
+        let batches = |range: std::ops::Range<usize>| range.map(|idx| values::batch(seed, idx as u64, batch, model)).collect();
         let (train, test) = (batches(0..n_train), batches(n_train..n_train + n_test));
         Ok(ProfilePoint { objective, points: ControlPoints::new(rows)?, c: Bezier::new(3)?.coefficients(T)?, train, test })
     }

@@ -44,7 +44,7 @@ impl Steps {
             (ControlPoints::new((0..n_points).map(row).collect::<Result<_, _>>()?)?, Some(Bezier::new(n_points)?))
         };
         let state = FitState::new(&points, &Optimizer::sgd(TIMED_RATE));
-        let batches = vec![values::batch(seed, 0, batch, &values::input_shape(model))];
+        let batches = vec![values::batch(seed, 0, batch, model)];
         Ok(Steps { objective, points, state, batches, ts: values::ts(seed, N_TS), curve })
     }
 

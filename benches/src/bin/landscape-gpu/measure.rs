@@ -51,7 +51,7 @@ pub fn part(name: &str, device: &Device, cuda: &Cuda, tell: &mut Tell<'_>) -> an
 
 /// A network at control point 0 with statistics that normalise by something.
 fn network<T: Real>(model: &str, device: &Device, precision: Precision) -> anyhow::Result<NetworkObjective<T>> {
-    let graph = landscape_zoo::models::build(model, &values::input_shape(model), values::N_CLASSES)?;
+    let graph = landscape_zoo::models::build(model, &values::input_shape(model), values::n_outputs(model))?;
     let mut objective = NetworkObjective::in_precision(Arc::new(graph), device, Loss::CrossEntropy, precision)?;
     let point = values::point(objective.weights().layout(), SEED, 0)?;
     let numbers = point.to_vec().into_iter().map(|v| T::from_f64(f64::from(v))).collect();
@@ -62,7 +62,7 @@ fn network<T: Real>(model: &str, device: &Device, precision: Precision) -> anyho
 }
 
 fn batch<T: Real>(model: &str, n: usize) -> Examples<T> {
-    let Examples { inputs, n_examples, targets } = values::batch(SEED, 0, n, &values::input_shape(model));
+    let Examples { inputs, n_examples, targets } = values::batch(SEED, 0, n, model);
     let Targets::Classes(labels) = targets else { unreachable!("the data are classes") };
     Examples { inputs: inputs.into_iter().map(|v| T::from_f64(f64::from(v))).collect(), n_examples, targets: Targets::Classes(labels) }
 }
