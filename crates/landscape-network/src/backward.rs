@@ -23,9 +23,17 @@ pub(crate) struct Target<'a, T> {
     pub mode: Accumulate,
 }
 
+/// Where the gradient of one step's parameters goes.
+pub(crate) struct Places<'a, T> {
+    pub weight: Option<ViewMut<'a, T>>,
+    pub bias: Option<ViewMut<'a, T>>,
+    /// Whether it replaces what is there.
+    pub mode: Accumulate,
+}
+
 impl<T: Real> Target<'_, T> {
     /// The places of a step's weight and bias, and whether they are replaced: not where a later step, which shares them, has done so.
-    pub fn of(&mut self, step: &Step) -> Result<(Option<ViewMut<'_, T>>, Option<ViewMut<'_, T>>, Accumulate)> {
+    pub fn of(&mut self, step: &Step) -> Result<Places<'_, T>> {
         let tensors = [(&step.weight, step.weight_again), (&step.bias, step.bias_again)];
         let is_added = tensors.iter().any(|(range, again)| range.is_some() && *again);
         let mode = if is_added { Accumulate::Add } else { self.mode };
@@ -48,7 +56,7 @@ impl<T: Real> Target<'_, T> {
             (None, Some(bias)) => (None, Some(all.slice(bias))),
             (None, None) => (None, None),
         };
-        Ok((weight, bias, mode))
+        Ok(Places { weight, bias, mode })
     }
 }
 
@@ -187,7 +195,7 @@ impl<T: Real> Run<'_, T> {
         let [sums, products] = &arena.sums[idx];
         let (sums, products) = (sums.view(), products.view());
         let (mean, var) = norms.used(step.norm_idx.expect("every batch norm has a number"));
-        let (dweight, dbias, mode) = target.of(step)?;
+        let Places { weight: dweight, bias: dbias, mode } = target.of(step)?;
         batch_norm::backward_parameters(var, eps, sums, products, dweight, dbias, mode)?;
         if let (Some(residual), Some(GradientWrite::Compute(mode))) = (fused.residual, self.plan.writes[idx].get(1)) {
             let slot = self.plan.gradient[residual].expect("a gradient that is written has a slot");
@@ -230,7 +238,7 @@ impl<T: Real> Run<'_, T> {
         let Arena { slots, scratch, packed_gradient, sums, .. } = arena;
         let (x, prologue) = self.read(step.inputs[0], slots, norms);
         let dy = self.gradient(slots, fused.out);
-        let (dweight, mut dbias, mode) = target.of(step)?;
+        let Places { weight: dweight, bias: mut dbias, mode } = target.of(step)?;
         let dweight = dweight.expect("a layer with parameters has a weight");
         if self.plan.finished[idx] == Finished::Summed
             && let Some(dbias) = dbias.take()
@@ -285,7 +293,7 @@ impl<T: Real> Run<'_, T> {
         let step = &self.program.steps[self.plan.steps[idx].node];
         let input = step.inputs[0];
         let (mean, var) = norms.used(step.norm_idx.expect("every batch norm has a number"));
-        let (dweight, dbias, mode) = target.of(step)?;
+        let Places { weight: dweight, bias: dbias, mode } = target.of(step)?;
         let GradientWrite::Compute(dx_mode) = self.plan.writes[idx][0] else {
             unreachable!("the plan gives the input of a batch norm a gradient")
         };

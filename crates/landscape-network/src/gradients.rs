@@ -6,7 +6,7 @@ use crate::attributes::{
     expand_shape, gelu, group_norm_shape, input_shape, linear_shape, matmul_shape, mean_axes, permutation, pointwise, pool_shape,
     rope_shape, row_norm_shape, slice_shape, transposed_shape, transposed_weight, upsample_shape,
 };
-use crate::backward::{Target, pass_on};
+use crate::backward::{Places, Target, pass_on};
 use crate::error::Result;
 use crate::forward::Run;
 use crate::fuse::FusedStep;
@@ -185,7 +185,7 @@ impl<T: Real> Run<'_, T> {
         let fused = &self.plan.steps[idx];
         let (step, n) = (&self.program.steps[fused.node], self.n);
         let input = step.inputs[0];
-        let (dweight, dbias, mode) = target.of(step)?;
+        let Places { weight: dweight, bias: dbias, mode } = target.of(step)?;
         let weight = self.weights.weight(step);
         let place = match self.plan.writes[idx][0] {
             GradientWrite::Skip => None,
@@ -216,8 +216,8 @@ impl<T: Real> Run<'_, T> {
     /// A tensor that is learned as it is: every example adds to it.
     pub fn parameter_gradient(&self, idx: usize, target: &mut Target<'_, T>, arena: &Arena<T>) -> Result<()> {
         let fused = &self.plan.steps[idx];
-        let (dweight, _, mode) = target.of(&self.program.steps[fused.node])?;
-        let dweight = dweight.expect("a parameter has its numbers");
+        let Places { weight, mode, .. } = target.of(&self.program.steps[fused.node])?;
+        let dweight = weight.expect("a parameter has its numbers");
         Ok(shape::repeat_backward(self.n, self.gradient(&arena.slots, fused.out), dweight, mode)?)
     }
 

@@ -118,6 +118,7 @@ pub fn connect_run(common: &Common, job: &Job, folder: &RunFolder, started: Inst
     common.record_computation(&mut config);
     let device = common.device()?;
     let mut objective = NetworkObjective::<f32>::in_precision(first.graph.clone(), &device, job.data.loss(), common.precision)?;
+    objective.limit_activations(common.max_activation_bytes());
     job::check_memory(&first.graph, curve.n_points().saturating_mul(3), "--points")?;
     let ends: Vec<Row<f32>> = job.endpoints.iter().map(|e| e.row.clone()).collect();
     let mut random = |bend_idx: usize| {

@@ -39,8 +39,12 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
     if n_threads > MAX_THREADS {
         anyhow::bail!("`--threads` must be at most {MAX_THREADS}, got {n_threads}");
     }
-    if common.max_steps.is_some() && !matches!(cli.command, Command::Train(_) | Command::Connect(_)) {
+    let trains = matches!(cli.command, Command::Train(_) | Command::Connect(_));
+    if common.max_steps.is_some() && !trains {
         anyhow::bail!("`--max-steps` ends training, so it is for `train` and `connect` only");
+    }
+    if common.activation_mib.is_some() && !trains {
+        anyhow::bail!("`--activation-mib` limits training steps, so it is for `train` and `connect` only");
     }
     crate::interrupt::listen()?;
     // The command itself runs on a thread of the pool: from any other, every op would be handed over and waited for.

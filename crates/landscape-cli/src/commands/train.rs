@@ -63,6 +63,7 @@ pub fn train(common: &Common, device: &Device, job: &Job, out: &Path, started: I
     let mut config = job.config(common, &graph)?;
     config["seed"] = json!(common.seed);
     let mut objective = NetworkObjective::<f32>::in_precision(graph.clone(), device, job.data.loss(), common.precision)?;
+    objective.limit_activations(common.max_activation_bytes());
     let (weights, buffers) = match &from {
         Some(endpoint) => (endpoint.row.point().into_owned(), endpoint.buffers.clone()),
         None => (init::initialise(&graph, init::Init::usual(&graph), seed.child("init"), device)?, Buffers::of_graph(&graph)?),

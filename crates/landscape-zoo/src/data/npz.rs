@@ -111,11 +111,8 @@ fn array<R: Read + Seek>(path: &Path, archive: &mut ZipArchive<R>, n_file_bytes:
         return Err(fault("sizes that a file of this size can hold".into(), found));
     }
     let header = read_header(&mut entry).map_err(|(expected, found)| fault(expected, found))?;
-    let accepted = match (name.starts_with('x'), header.kind, header.n_item_bytes) {
-        (true, Kind::Bool, _) | (true, Kind::Signed, 1) => false,
-        _ => true,
-    };
-    if !accepted {
+    let refused = matches!((header.kind, header.n_item_bytes), (Kind::Bool, _) | (Kind::Signed, 1));
+    if name.starts_with('x') && refused {
         return Err(fault("dtype u8, f16, f32 or f64, or integers of two bytes and more".into(), format!("`{}`", header.dtype)));
     }
     if header.shape.contains(&0) || header.shape.is_empty() {
