@@ -9,8 +9,8 @@ use std::process::Command;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only this suite: `digits-mlp`, `digits-cnn`, `mnist-mlp`, `cifar10-resnet20` or `cifar10-vgg11_bn` [default: all but those of
-    /// CIFAR-10, which take hours; started again they go on]
+    /// Only this suite: `digits-mlp`, `digits-cnn`, `mnist-mlp`, `cifar10-resnet20`, `cifar10-vgg11_bn` or `text-gpt` [default: all but the
+    /// last three, which take up to hours; started again they go on]
     #[arg(long)]
     suite: Option<String>,
     /// The folder with MNIST's files
@@ -19,6 +19,9 @@ pub struct Args {
     /// The folder with CIFAR-10's binary files, as `prepare.py` beside the data writes them
     #[arg(long, default_value = "../shared/data/cifar-10-batches-bin")]
     cifar10: PathBuf,
+    /// The text that GPTs learn: `bible -f Gen1:1-Deu34:12 | sed 's/^[^ ]* //'`, of Debian's `bible-kjv`
+    #[arg(long, default_value = "target/pentateuch.txt")]
+    text: PathBuf,
     /// Only write the tables anew, from the rows that are kept
     #[arg(long, conflicts_with = "suite")]
     report: bool,
@@ -30,7 +33,8 @@ pub struct Args {
 struct Suite {
     name: &'static str,
     title: &'static str,
-    n_pairs: u64,
+    /// The seeds of the ends.
+    pairs: Vec<[u64; 2]>,
     data: String,
     train: &'static [&'static str],
     connect: &'static [&'static str],
@@ -38,6 +42,18 @@ struct Suite {
     samples: &'static str,
     /// Hours of work: only by name.
     long: bool,
+}
+
+impl Suite {
+    /// Whether the next token is predicted, so that losses count and not errors.
+    fn is_of_text(&self) -> bool {
+        self.data.starts_with("text:")
+    }
+}
+
+/// The pairs (0, 1), (2, 3), ….
+fn apart(n_pairs: u64) -> Vec<[u64; 2]> {
+    (0..n_pairs).map(|i| [2 * i, 2 * i + 1]).collect()
 }
 
 /// Runs the suites, keeps their rows in `docs/results/*.json` and puts the tables into `docs/RESULTS.md`.
@@ -55,7 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     shell::run(Command::new("cargo").args(["build", "--release", "--locked", "-p", "landscape-cli"]).current_dir(&root))?;
     let binary = shell::target().join("release/landscape");
     for suite in suites.iter().filter(chosen) {
-        let rows = (0..suite.n_pairs).map(|i| pair(&binary, suite, i, &args.work)).collect::<anyhow::Result<Vec<_>>>()?;
+        let rows = suite.pairs.iter().zip(0..).map(|(&seeds, i)| pair(&binary, suite, i, seeds, &args.work)).collect::<anyhow::Result<Vec<_>>>()?;
         let folder = root.join("docs/results");
         std::fs::create_dir_all(&folder)?;
         let text = serde_json::to_string_pretty(&json!({"suite": suite.name, "rows": rows}))? + "\n";
@@ -69,15 +85,35 @@ const VGG11_BN: &[&str] = &["--model", "vgg11_bn", "--epochs", "12", "--lr", "0.
 
 fn cifar10(args: &Args, name: &'static str, title: &'static str, train: &'static [&'static str]) -> Suite {
     let data = format!("cifar10:{}", args.cifar10.display());
-    Suite { name, title, n_pairs: 1, data, train, connect: &["--epochs", "12", "--lr", "0.05"], samples: "11", long: true }
+    Suite { name, title, pairs: apart(1), data, train, connect: &["--epochs", "12", "--lr", "0.05"], samples: "11", long: true }
 }
 
-fn suites(args: &Args) -> [Suite; 5] {
+const GPT: [&str; 12] = [
+    "--optimizer",
+    "adam",
+    "--lr",
+    "0.001",
+    "--weight-decay",
+    "0",
+    "--batch-size",
+    "32",
+    "--schedule",
+    "cosine",
+    "--epochs",
+    "5",
+];
+const GPT_CURVE: [&str; 12] = {
+    let mut settings = GPT;
+    settings[11] = "4";
+    settings
+};
+
+fn suites(args: &Args) -> [Suite; 6] {
     [
         Suite {
             name: "digits-mlp",
             title: "Digits, MLP 64-256-256-10",
-            n_pairs: 10,
+            pairs: apart(10),
             data: "digits".to_owned(),
             train: &["--model", "mlp:64-256-256-10", "--epochs", "40"],
             connect: &["--epochs", "200", "--weight-decay", "5e-4"],
@@ -87,7 +123,7 @@ fn suites(args: &Args) -> [Suite; 5] {
         Suite {
             name: "digits-cnn",
             title: "Digits, small CNN with batch norm",
-            n_pairs: 10,
+            pairs: apart(10),
             data: "digits".to_owned(),
             train: &["--model", "cnn", "--epochs", "40"],
             connect: &["--epochs", "200", "--weight-decay", "5e-4"],
@@ -97,7 +133,7 @@ fn suites(args: &Args) -> [Suite; 5] {
         Suite {
             name: "mnist-mlp",
             title: "MNIST, MLP 784-512-512-512-10 (Adam 1e-3, 15 epochs, batch 500; `connect --epochs 10`)",
-            n_pairs: 3,
+            pairs: apart(3),
             data: format!("mnist:{}", args.mnist.display()),
             train: &[
                 "--model",
@@ -126,21 +162,34 @@ fn suites(args: &Args) -> [Suite; 5] {
             "CIFAR-10, VGG11 with batch norm (12 epochs, `--lr 0.05`; `connect --epochs 12 --lr 0.05`)",
             VGG11_BN,
         ),
+        Suite {
+            name: "text-gpt",
+            title: "Five books of the King James Bible, characters: GPT of 4 layers, width 128, 64 places (Adam 1e-3, cosine, batch 32, 5 epochs; `connect` the same, 4 epochs)",
+            pairs: vec![[0, 1], [0, 2], [1, 2]],
+            data: format!("text:{}@64", args.text.display()),
+            train: &GPT,
+            connect: &GPT_CURVE,
+            samples: "11",
+            long: true,
+        },
     ]
 }
 
-/// Trains endpoints 2i and 2i+1, connects and profiles them.
-fn pair(binary: &Path, suite: &Suite, i: u64, work: &Path) -> anyhow::Result<Value> {
+/// Trains the ends of pair i, connects and profiles them; an end of several pairs is trained once.
+fn pair(binary: &Path, suite: &Suite, i: u64, seeds: [u64; 2], work: &Path) -> anyhow::Result<Value> {
+    let ends_folder = work.join(suite.name).join("ends");
     let folder = work.join(suite.name).join(i.to_string());
+    std::fs::create_dir_all(&ends_folder)?;
     std::fs::create_dir_all(&folder)?;
     let landscape = |arguments: &[&str]| shell::json(Command::new(binary).args(arguments).args(["--json", "--quiet", "--resume"]));
     let mut ends = Vec::new();
     let mut files = Vec::new();
-    for seed in [2 * i, 2 * i + 1] {
-        let file = folder.join(format!("{seed}.safetensors")).display().to_string();
+    let model: &[&str] = if suite.is_of_text() { &["--model", "gpt"] } else { &[] };
+    for seed in seeds {
+        let file = ends_folder.join(format!("{seed}.safetensors")).display().to_string();
         let seed = seed.to_string();
         let fixed = ["train", "--data", &suite.data, "--seed", &seed, "--out", &file, "--eval-every", "1000"];
-        ends.push(landscape(&[&fixed, suite.train].concat())?);
+        ends.push(landscape(&[&fixed, model, suite.train].concat())?);
         files.push(file);
     }
     let run = folder.join("curve").display().to_string();
@@ -150,7 +199,7 @@ fn pair(binary: &Path, suite: &Suite, i: u64, work: &Path) -> anyhow::Result<Val
     let line = landscape(&["profile", &run, "--samples", suite.samples, "--straight"])?;
     let pick = |document: &Value, quantity: &str, key: &str| document["summary"][quantity][key].clone();
     let mut row = json!({
-        "seeds": [2 * i, 2 * i + 1],
+        "seeds": seeds,
         "test_accuracy": [ends[0]["test"]["accuracy"], ends[1]["test"]["accuracy"]],
         "worse_end_train_loss": worse(&curve, "train_loss"),
         "worse_end_test_error": worse(&curve, "test_error"),
@@ -163,7 +212,14 @@ fn pair(binary: &Path, suite: &Suite, i: u64, work: &Path) -> anyhow::Result<Val
         "connect_wall_seconds": connected["wall_seconds"],
     });
     println!("{} {i}: {row}", suite.name);
-    if suite.long {
+    if suite.is_of_text() {
+        for (name, document) in [("line", &line), ("curve", &curve)] {
+            row[format!("{name}_train_nll_max")] = pick(document, "train_nll", "max");
+            row[format!("{name}_test_nll_max")] = pick(document, "test_nll", "max");
+        }
+        row["worse_end_train_nll"] = json!(worse(&curve, "train_nll"));
+        row["worse_end_test_nll"] = json!(worse(&curve, "test_nll"));
+    } else if suite.long {
         row["line"] = points(&line);
         row["curve"] = points(&curve);
     }
@@ -194,7 +250,8 @@ fn write_tables(root: &Path, suites: &[Suite]) -> anyhow::Result<()> {
     for suite in suites {
         let record = root.join("docs/results").join(format!("{}.json", suite.name));
         let Ok(json) = std::fs::read_to_string(&record) else { continue };
-        let table = table(suite.title, &serde_json::from_str::<Value>(&json)?);
+        let record = serde_json::from_str::<Value>(&json)?;
+        let table = if suite.is_of_text() { table_of_text(suite.title, &record) } else { table(suite.title, &record) };
         let (begin, end) = (format!("<!-- begin {} -->\n", suite.name), format!("<!-- end {} -->", suite.name));
         let from = text.find(&begin).with_context(|| format!("`{begin}` is missing from `{}`", path.display()))? + begin.len();
         let to = text.find(&end).with_context(|| format!("`{end}` is missing from `{}`", path.display()))?;
@@ -247,6 +304,25 @@ fn table(title: &str, record: &Value) -> String {
         let sd = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
         let (least, worst) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
         let _ = writeln!(text, "| {name} | {mean:.4} | {sd:.4} | {least:.4} | {worst:.4} |");
+    }
+    text.push('\n');
+    text
+}
+
+/// Losses in nats, and as perplexity.
+fn table_of_text(title: &str, record: &Value) -> String {
+    let empty = Vec::new();
+    let mut text = format!("### {title}\n\n");
+    text += "| seeds | train nll: worse end | highest on the line | highest on the curve | test nll: worse end | line | curve | test perplexity: worse end | line | curve |\n";
+    text += "|---|---|---|---|---|---|---|---|---|---|\n";
+    for row in record["rows"].as_array().unwrap_or(&empty) {
+        let number = |key: &str| row[key].as_f64().unwrap_or(f64::NAN);
+        let of = |split: &str| [format!("worse_end_{split}_nll"), format!("line_{split}_nll_max"), format!("curve_{split}_nll_max")];
+        let (train, test) = (of("train").map(|key| number(&key)), of("test").map(|key| number(&key)));
+        let _ = write!(text, "| {}, {} |", row["seeds"][0], row["seeds"][1]);
+        train.iter().chain(&test).for_each(|nll| text += &format!(" {nll:.4} |"));
+        test.iter().for_each(|nll| text += &format!(" {:.3} |", nll.exp()));
+        text.push('\n');
     }
     text.push('\n');
     text
