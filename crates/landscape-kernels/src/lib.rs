@@ -5,8 +5,8 @@
 //! for any number of rayon threads: work is cut by shape alone and partial sums are added in a fixed order.
 //! Activations are channels last (`[n, h, w, c]`), matrices row-major.
 //!
-//! For candle users the feature `candle` has the weight-space kernels as ops on lists of candle tensors, and `candle-cuda` the same
-//! on candle's GPUs; without them there is no candle here.
+//! For candle users the feature `candle` has layers whose gradients are right under candle-nn's names, and the weight-space kernels as ops on
+//! lists of candle tensors; `candle-cuda` has the latter on candle's GPUs. Without them there is no candle here.
 //!
 //! # When not to use it
 //! There is no autograd and no tensor type here; for those see candle. A graph of these ops is run by `landscape-network`.

@@ -124,10 +124,34 @@ fn angles<T: Real>(shape: &RopeShape, direction: f64) -> [Vec<T>; 2] {
 }
 
 fn turn<T: Real>(shape: &RopeShape, direction: f64, x: &[T], y: &mut [T], mode: Accumulate) {
-    if y.is_empty() {
-        return;
+    if !y.is_empty() {
+        let [cos, sin] = angles::<T>(shape, direction);
+        turn_all(shape, [&cos, &sin], x, y, mode);
     }
-    let [cos, sin] = angles::<T>(shape, direction);
+}
+
+/// [`forward`] on the processor by cosines and sines that are given, `[len, rotary_dim/2]` each; by −sines its gradient.
+#[cfg(feature = "candle")]
+pub(crate) fn turn_by<T: Real>(
+    shape: &RopeShape,
+    [cos, sin]: [&[T]; 2],
+    x: View<'_, T>,
+    y: ViewMut<'_, T>,
+    mode: Accumulate,
+) -> Result<()> {
+    let n = shape.check()?;
+    check_len(OP, "x", n, x.len())?;
+    check_len(OP, "y", n, y.len())?;
+    for (name, table) in [("cos", cos), ("sin", sin)] {
+        check_len(OP, name, shape.len * shape.rotary_dim / 2, table.len())?;
+    }
+    if n > 0 {
+        turn_all(shape, [cos, sin], x.host(), y.host(), mode);
+    }
+    Ok(())
+}
+
+fn turn_all<T: Real>(shape: &RopeShape, [cos, sin]: [&[T]; 2], x: &[T], y: &mut [T], mode: Accumulate) {
     let (row, half) = (shape.heads * shape.head_dim, shape.rotary_dim / 2);
     // Whole positions of one example.
     let positions = (CHUNK / row).clamp(1, shape.len);

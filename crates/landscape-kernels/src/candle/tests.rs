@@ -1,9 +1,12 @@
 #![allow(clippy::unwrap_used)]
 
+use super::host::Float;
 use super::*;
+use crate::blend;
+use crate::memory::{Accumulate, Real, View};
 use crate::naive::tools::values;
-use crate::step::{Decay, Nesterov};
-use candle_core::Device;
+use crate::step::{self, Adam, Decay, Nesterov, Sgd};
+use candle_core::{DType, Device, Tensor, Var};
 
 const CPU: Device = Device::Cpu;
 const SHAPES: [&[usize]; 4] = [&[3, 5], &[7], &[], &[2, 130, 3]];
