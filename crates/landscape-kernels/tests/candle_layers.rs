@@ -70,7 +70,6 @@ fn tensors(inputs: &[Var]) -> Vec<Tensor> {
 
 /// Fails unless f has the right gradient for every input, twice as large where it is used twice.
 fn check_gradients(what: &str, f: Op<'_>, inputs: &[Var]) {
-    println!("{what}");
     let all = tensors(inputs);
     let once = root(f, &all).backward().unwrap();
     let twice = (root(f, &all) + root(f, &all)).unwrap().backward().unwrap();
