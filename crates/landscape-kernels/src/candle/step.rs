@@ -33,7 +33,7 @@ impl<P> Copy for Spread<'_, P> {}
 /// All lists of the shapes of `theta`. Without momentum a velocity is neither needed nor changed.
 ///
 /// # Errors
-/// As [`blend()`], and as the step on memory.
+/// As [`super::blend()`], and as the step on memory.
 ///
 /// ```
 /// use candle_core::{Device, Tensor, Var};
@@ -77,7 +77,7 @@ pub fn sgd_step<P: AsTensor>(
 /// All lists of the shapes of `theta`; `m` and `v` are its moments.
 ///
 /// # Errors
-/// As [`blend()`], and as the step on memory.
+/// As [`super::blend()`], and as the step on memory.
 pub fn adam_step<P: AsTensor>(adam: &Adam, step_idx: u64, gradient: Spread<'_, P>, theta: &[Var], m: &[Var], v: &[Var]) -> Result<()> {
     let inputs = StepInputs::new("adam_step", &gradient, theta, &[m, v])?;
     #[cfg(feature = "candle-cuda")]
