@@ -554,7 +554,7 @@ fn stage<T: Real>(run: &Run<'_, T>, node: usize, inputs: &[T], device: &Device, 
 fn scratch_len(program: &Program, plan: &Plan, device: &Device, n: usize) -> usize {
     // Convolutions on accelerators take what they need from the device's pool.
     let of_conv = |len: usize| if *device == Device::Cpu { len } else { 0 };
-    let lens = plan.steps.iter().map(|fused| {
+    let lens = plan.steps.iter().enumerate().map(|(idx, fused)| {
         let step = &program.steps[fused.node];
         let read = |input: usize| n * program.steps[step.inputs[input]].n_elements();
         if let Some(shape) = conv2d_shape(program, step, n) {
@@ -564,9 +564,8 @@ fn scratch_len(program: &Program, plan: &Plan, device: &Device, n: usize) -> usi
             // Its input's gradient may be computed aside.
             return of_conv(shape.scratch_len()) + read(0);
         }
-        // All gradients of attention are computed aside.
         let is_attention = matches!(step.op, Op::Attention { .. }) && plan.learns[fused.out];
-        if is_attention { (0..step.inputs.len()).map(read).sum() } else { 0 }
+        if is_attention && plan.goes_back_aside(idx) { (0..step.inputs.len()).map(read).sum() } else { 0 }
     });
     lens.max().unwrap_or(0)
 }

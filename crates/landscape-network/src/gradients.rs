@@ -221,12 +221,26 @@ impl<T: Real> Run<'_, T> {
         Ok(shape::repeat_backward(self.n, self.gradient(&arena.slots, fused.out), dweight, mode)?)
     }
 
-    /// Attention: the gradients of all that it reads at once, aside first, since one tensor may be read more than once.
+    /// Attention: the gradients of all that it reads at once, where they belong if each is the first there.
     pub fn attention_gradients(&self, idx: usize, arena: &mut Arena<T>) -> Result<()> {
         let fused = &self.plan.steps[idx];
         let step = &self.program.steps[fused.node];
         let lens: Vec<usize> = step.inputs.iter().map(|&input| self.len(input)).collect();
         let Arena { slots, scratch, .. } = arena;
+        if !self.plan.goes_back_aside(idx) {
+            let places = step.inputs.iter().map(|&input| self.plan.gradient[input].expect("a gradient that is written has a slot"));
+            let mut memories: Vec<_> = places.map(|slot| (slot, slots.take(slot))).collect();
+            let read = |input: usize| self.activation(slots, step.inputs[input]);
+            let (shape, dy) = (attention_shape(self.program, step, self.n), self.gradient(slots, fused.out));
+            let mut into = memories.iter_mut().zip(&lens).map(|((_, memory), &len)| memory.view_mut().slice(0..len));
+            let (Some(dq), Some(dk), Some(dv)) = (into.next(), into.next(), into.next()) else {
+                unreachable!("attention reads queries, keys and values")
+            };
+            attention::backward(&shape, read(0), read(1), read(2), dy, dq, dk, dv)?;
+            drop(into);
+            memories.into_iter().for_each(|(slot, memory)| slots.put(slot, memory));
+            return Ok(());
+        }
         let (mut dq, rest) = scratch.view_mut().split_at(lens[0]);
         let (mut dk, rest) = rest.split_at(lens[1]);
         let mut dv = rest.slice(0..lens[2]);

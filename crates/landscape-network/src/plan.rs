@@ -318,6 +318,11 @@ impl Plan {
         }
     }
 
+    /// Whether an attention's gradients are computed aside: one tensor may be read more than once, or not learn.
+    pub fn goes_back_aside(&self, idx: usize) -> bool {
+        self.writes[idx].iter().any(|write| *write != GradientWrite::Compute(Accumulate::Overwrite))
+    }
+
     /// The node whose stored activation stands for `node`: itself, or what a batch norm that is applied by its readers reads.
     pub fn stored(&self, program: &Program, node: usize) -> usize {
         stored(program, &self.steps, &self.lazy, node)
