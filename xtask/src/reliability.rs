@@ -71,7 +71,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     shell::run(Command::new("cargo").args(["build", "--release", "--locked", "-p", "landscape-cli"]).current_dir(&root))?;
     let binary = shell::target().join("release/landscape");
     for suite in suites.iter().filter(chosen) {
-        let rows = suite.pairs.iter().zip(0..).map(|(&seeds, i)| pair(&binary, suite, i, seeds, &args.work)).collect::<anyhow::Result<Vec<_>>>()?;
+        let rows = suite
+            .pairs
+            .iter()
+            .zip(0..)
+            .map(|(&seeds, i)| pair(&binary, suite, i, seeds, &args.work))
+            .collect::<anyhow::Result<Vec<_>>>()?;
         let folder = root.join("docs/results");
         std::fs::create_dir_all(&folder)?;
         let text = serde_json::to_string_pretty(&json!({"suite": suite.name, "rows": rows}))? + "\n";
@@ -88,20 +93,8 @@ fn cifar10(args: &Args, name: &'static str, title: &'static str, train: &'static
     Suite { name, title, pairs: apart(1), data, train, connect: &["--epochs", "12", "--lr", "0.05"], samples: "11", long: true }
 }
 
-const GPT: [&str; 12] = [
-    "--optimizer",
-    "adam",
-    "--lr",
-    "0.001",
-    "--weight-decay",
-    "0",
-    "--batch-size",
-    "32",
-    "--schedule",
-    "cosine",
-    "--epochs",
-    "5",
-];
+const GPT: [&str; 12] =
+    ["--optimizer", "adam", "--lr", "0.001", "--weight-decay", "0", "--batch-size", "32", "--schedule", "cosine", "--epochs", "5"];
 const GPT_CURVE: [&str; 12] = {
     let mut settings = GPT;
     settings[11] = "4";

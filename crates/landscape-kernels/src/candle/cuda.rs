@@ -3,7 +3,8 @@
 //! What is written is known by its address alone, taken under a read guard: memory of a GPU is no Rust reference, and all work on it stands
 //! in the order of candle's one stream per device.
 
-use super::StepInputs;
+use super::host::error;
+use super::step::StepInputs;
 use crate::blend::cuda::{KERNELS, MAX_ROWS, Table};
 use crate::cuda::{Grid, Source};
 use crate::memory::Accumulate;
@@ -96,7 +97,7 @@ pub(super) fn spread(rows: &[(f64, &[Var])], g: &[Tensor], mode: Accumulate) -> 
 /// [`super::sgd_step`] after its checks.
 pub(super) fn sgd_step(sgd: &Sgd, n_before: u64, inputs: &StepInputs, theta: &[Var], velocity: Option<&[Var]>) -> Result<()> {
     let decay = inputs.point.as_ref().map(|(_, decay)| *decay);
-    let numbers = SgdNumbers::spread(sgd, n_before, inputs.c, decay).map_err(super::error)?;
+    let numbers = SgdNumbers::spread(sgd, n_before, inputs.c, decay).map_err(error)?;
     // Without momentum a velocity is neither read nor written.
     let velocity = velocity.filter(|_| sgd.momentum != 0.0);
     run_step("sgd", inputs, theta, [velocity, None], &numbers)
@@ -105,7 +106,7 @@ pub(super) fn sgd_step(sgd: &Sgd, n_before: u64, inputs: &StepInputs, theta: &[V
 /// [`super::adam_step`] after its checks.
 pub(super) fn adam_step(adam: &Adam, step_idx: u64, inputs: &StepInputs, theta: &[Var], m: &[Var], v: &[Var]) -> Result<()> {
     let decay = inputs.point.as_ref().map(|(_, decay)| *decay);
-    let numbers = AdamNumbers::spread(adam, step_idx, inputs.c, decay).map_err(super::error)?;
+    let numbers = AdamNumbers::spread(adam, step_idx, inputs.c, decay).map_err(error)?;
     run_step("adam", inputs, theta, [Some(m), Some(v)], &numbers)
 }
 
