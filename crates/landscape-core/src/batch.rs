@@ -5,13 +5,15 @@ use crate::error::{Error, Result};
 /// What the examples of a batch should give.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Targets<T> {
-    /// A class label per example.
+    /// A class label per example, or one at each place of an example (the next token), example after example. Which label counts for
+    /// nothing is for the objective to say.
     Classes(Vec<u32>),
     /// `n_outputs` numbers per example.
     Values(Vec<T>),
 }
 
-/// A batch: inputs in the outside's order (`[n, c, h, w]` or `[n, features]`, row-major) and their targets.
+/// A batch: inputs in the outside's order (`[n, c, h, w]`, `[n, features]`, `[n, places]` of tokens or any other, row-major) and their
+/// targets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Examples<T> {
     /// The inputs.

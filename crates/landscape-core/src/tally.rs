@@ -7,7 +7,7 @@ use std::ops::AddAssign;
 /// `nll = loss_nats_sum / n_examples`, `error = n_wrong / n_examples`; both are NaN over no examples.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Tally {
-    /// How many examples.
+    /// How many examples; where every place of an example has a label, how many labels.
     pub n_examples: u64,
     /// Sum of the examples' losses: negative log-likelihood in nats, or squared error.
     pub loss_nats_sum: f64,
