@@ -333,13 +333,8 @@ fn declared(nodes: &[Node]) -> Result<Vec<TensorDecl>> {
             let first = &tensors[first];
             let kinds = [role, first.role].map(Role::is_parameter);
             if first.shape != shape || kinds != [true; 2] || first.node.0 == idx {
-                return Err(Error::SharedTensor {
-                    tensor: name,
-                    node: node.name.clone(),
-                    shape,
-                    first: nodes[first.node.0].name.clone(),
-                    first_shape: first.shape.clone(),
-                });
+                let shapes = format!("{shape:?} and {:?}", first.shape);
+                return Err(Error::SharedTensor { tensor: name, node: node.name.clone(), first: nodes[first.node.0].name.clone(), shapes });
             }
         }
     }

@@ -94,20 +94,16 @@ pub enum Error {
         role: Role,
     },
     /// Nodes that share a tensor want different ones.
-    #[error(
-        "node `{node}`: its tensor `{tensor}` {shape:?} is also that of `{first}`, which is {first_shape:?}: shared tensors must be parameters of one shape"
-    )]
+    #[error("node `{node}`: its tensor `{tensor}` is also that of `{first}`: shared tensors must be parameters of one shape, got {shapes}")]
     SharedTensor {
         /// The tensor.
         tensor: String,
         /// The later node.
         node: String,
-        /// What it wants.
-        shape: Vec<usize>,
         /// The node before.
         first: String,
-        /// What that one has.
-        first_shape: Vec<usize>,
+        /// What the two want, the later node's first.
+        shapes: String,
     },
     /// A node that the output does not depend on: its parameters would never learn.
     #[error("node `{node}` does not lead to the output `{output}`")]
