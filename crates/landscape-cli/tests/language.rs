@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[allow(dead_code, reason = "files of other formats are not needed here")]
 mod files;
 
 use common::Sandbox;

@@ -244,7 +244,7 @@ fn sentences() -> Vec<(Tensor, Tensor)> {
         let labels: Vec<u32> = (0..16).map(|i| i % 4).collect();
         let mut words: Vec<u32> = (0..16 * 9).map(|_| 4 + stream.below(8) as u32).collect();
         for (words, &label) in words.chunks_exact_mut(9).zip(&labels) {
-            words[stream.below(9) as usize] = label;
+            words[stream.below(9)] = label;
         }
         (Tensor::from_vec(words, (16, 9), &CPU).unwrap(), Tensor::new(labels, &CPU).unwrap())
     };

@@ -1,7 +1,5 @@
 //! Small files of every format that the command reads, made here byte by byte, so that each can be broken in one place.
 
-#![allow(dead_code, reason = "every test file is a program of its own and uses a part of this")]
-
 use std::io::{Cursor, Write};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
