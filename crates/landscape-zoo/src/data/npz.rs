@@ -55,8 +55,14 @@ pub(crate) fn read<R: Read + Seek>(path: &Path, reader: R, n_file_bytes: u64) ->
     if test.input_shape != train.input_shape {
         return fault("x_test", format!("examples of shape {:?} as in `x_train`", train.input_shape), format!("shape {x_test_shape:?}"));
     }
-    if test.divisor != train.divisor {
-        let [expected, found] = [&train, &test].map(|split| if split.divisor == 1.0 { "floats" } else { "bytes" });
+    let kinds = [&train, &test].map(|split| match split.inputs {
+        Inputs::U8(_) => "bytes",
+        Inputs::F32(_) | Inputs::F64(_) => "floats",
+        Inputs::Tokens(_) => "tokens",
+    });
+    if let [expected, found] = kinds
+        && expected != found
+    {
         return fault("x_test", format!("{expected} as in `x_train`"), found.to_owned());
     }
     let n_classes = match (&train.targets, &test.targets) {
@@ -172,12 +178,14 @@ fn split(path: &Path, x: Array, y: Array) -> Result<Split> {
     Ok(Split { inputs, n_examples, input_shape, divisor, targets })
 }
 
-fn classes(path: &Path, y: &Array, labels: &[i128]) -> Result<Vec<u32>> {
-    let bad = labels.iter().position(|&label| !(0..MAX_CLASSES as i128).contains(&label));
-    match bad {
-        Some(row) => Err(y.error(path, format!("whole numbers from 0, below {MAX_CLASSES}"), format!("{} at element {row}", labels[row]))),
-        None => Ok(labels.iter().map(|&label| label as u32).collect()),
-    }
+fn classes(path: &Path, array: &Array, values: &[i128]) -> Result<Vec<u32>> {
+    let Some(idx) = values.iter().position(|&value| !(0..MAX_CLASSES as i128).contains(&value)) else {
+        return Ok(values.iter().map(|&value| value as u32).collect());
+    };
+    let (what, n_per_row) = (if array.name.starts_with('x') { "token" } else { "label" }, array.shape[1..].iter().product::<usize>());
+    let element = if n_per_row > 1 { format!(", element {}", idx % n_per_row) } else { String::new() };
+    let found = format!("{what} {} at row {}{element}", values[idx], idx / n_per_row);
+    Err(array.error(path, format!("{what}s from 0, below {MAX_CLASSES}"), found))
 }
 
 /// Every number must be finite, in single precision too.

@@ -105,7 +105,9 @@ fn shapes_and_dtypes_that_do_not_fit_name_array_expected_and_found() {
         let message = refused(&with(changes));
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     };
-    test(&[("x_train", i64s(&[3, 2], &[0; 6]))], &["`x_train`", "dtype u8, f16, f32 or f64", "`<i8`"]);
+    test(&[("x_train", npy("|i1", &[3, 2], &[0; 6]))], &["`x_train`", "dtype u8, f16, f32 or f64", "`|i1`"]);
+    test(&[("x_train", i64s(&[3, 2], &[0; 6]))], &["`x_test`", "tokens as in `x_train`", "floats"]);
+    test(&[("x_train", i64s(&[3, 1, 2], &[0; 6]))], &["`x_train`", "tokens of shape [n, places]", "[3, 1, 2]"]);
     test(&[("x_train", f32s(&[6], &[0.0; 6]))], &["`x_train`", "[n, features]", "shape [6]"]);
     test(&[("x_train", f32s(&[3, 1, 1, 1, 2], &[0.0; 6]))], &["`x_train`", "[n, c, h, w]", "[3, 1, 1, 1, 2]"]);
     test(&[("x_train", f32s(&[0, 2], &[]))], &["`x_train`", "at least one example", "[0, 2]"]);
@@ -131,6 +133,7 @@ fn values_that_cannot_be_used_name_the_row() {
     test(&[("y_train", i64s(&[3], &[0, -1, 2]))], &["`y_train`", "label -1 at row 1"]);
     test(&[("y_test", i64s(&[1], &[i64::MAX]))], &["`y_test`", "label 9223372036854775807 at row 0"]);
     test(&[("y_test", npy("<u8", &[1], &[255; 8]))], &["`y_test`", "label 18446744073709551615 at row 0"]);
+    test(&[("x_train", i64s(&[3, 2], &[0, 0, 0, -5, 0, 0]))], &["`x_train`", "token -5 at row 1, element 1"]);
     test(&[("x_train", f32s(&[3, 2], &[0.0, 0.0, 0.0, f32::NAN, 0.0, 0.0]))], &["`x_train`", "NaN at row 1, element 1"]);
     test(&[("x_test", f32s(&[1, 2], &[f32::INFINITY, 0.0]))], &["`x_test`", "inf at row 0, element 0"]);
     let large = npy("<f8", &[1, 2], &[0.0f64, 1e39].map(f64::to_le_bytes).concat());
